@@ -1,0 +1,35 @@
+// The emulator: runs the generated kernels on the CPU. Link tilewright::emulator.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+
+#include <tilewright/types.hpp>
+
+namespace tilewright {
+
+class Executor;
+
+/// When asynchronous copies and matrix products take effect, between their issue and the wait that covers them.
+enum class Completion : std::uint8_t {
+  seeded, // drawn from the seed, per operation
+  latest, // at the wait that needs them
+  earliest
+};
+
+struct EmulatorOptions {
+  std::uint64_t seed = 0;                        // order of fibers, completion of copies
+  Completion completion = Completion::seeded;
+  Architecture architecture{8, 0, 0};            // which kernels to generate
+  int threads = 0;                               // host threads that run thread blocks; 0: all cores
+  std::filesystem::path folder{};                // compiled kernels; empty: "emulator" beside the cache
+  bool check_initialised = true;                 // shared memory and registers start as NaN patterns
+};
+
+/// An executor for tilewright::Runtime; "device" memory is the host's. Needs a host C++ compiler ($CXX, c++, g++,
+/// clang++) where a kernel was not compiled before. Throws unsupported where there is none. launch() returns when
+/// the kernel has finished; a deadlock or an illegal access is an Error (internal) that says who waits for what.
+std::shared_ptr<Executor> make_emulator(const EmulatorOptions& options = {});
+
+} // namespace tilewright

@@ -1,0 +1,67 @@
+// A problem: what to compute, nothing about how. One line of text names it everywhere.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <vector>
+
+#include <tilewright/types.hpp>
+
+namespace tilewright {
+
+enum class Operator : std::uint8_t { attention_forward };
+enum class PatternKind : std::uint8_t { dense, sliding_tile, block_list };
+
+/// Whether the problem has text tokens after the video's.
+enum class Text : std::uint8_t {
+  absent,
+  present,
+  open // decided by the call
+};
+
+/// How the valid tokens of a tile are known.
+enum class Edges : std::uint8_t {
+  full,    // the canvas (dense: the key length) is a multiple of the tile (of the key block): all are valid
+  clipped, // ragged canvas: edge tiles hold fewer tokens
+  sized,   // an array gives each tile's count (tiled layout, block lists)
+  open     // decided by the call
+};
+
+/// All that the generated source depends on, other than schedule and architecture. A plain value without
+/// padding: compared and hashed byte by byte.
+struct Problem {
+  Extent3 tile{};     // tokens; dense: 0x0x0
+  Extent3 key_tile{}; // tokens; the same as tile except for block lists between different tilings
+  Extent3 window{};   // tiles; 0x0x0: windows are given per head at run time, or the pattern has none
+  std::int32_t head_dim = 128;
+  Operator op = Operator::attention_forward;
+  PatternKind pattern = PatternKind::dense;
+  DataType dtype = DataType::bf16;
+  Layout layout = Layout::raster;
+  Text text = Text::absent;
+  Edges edges = Edges::open;
+  std::uint16_t reserved = 0;
+
+  friend bool operator==(const Problem&, const Problem&) = default;
+};
+static_assert(std::has_unique_object_representations_v<Problem>);
+
+/// The problem's one line, for example
+///     attention_forward:pattern=sliding_tile,tile=6x8x8,window=3x3x3,text=1,edges=full,dtype=bf16,head_dim=128,layout=raster
+/// Fields that are open, or that the pattern has no use for, are left out. parse_problem(to_string(p)) == p.
+std::string to_string(const Problem& problem);
+
+/// The inverse. Fields may stand in any order; dtype=bf16, head_dim=128, layout=raster, tile=6x8x8 (sliding_tile)
+/// or 4x4x4 (block_list), window=per_head are the defaults; text and edges are open where they are not given.
+/// Throws invalid_argument, naming the field, its value and what is allowed.
+Problem parse_problem(std::string_view line);
+
+/// Throws invalid_argument or unsupported where no kernel computes this problem on any architecture.
+void validate(const Problem& problem);
+
+/// The problem with every open property decided, in all ways: what prepare() compiles.
+std::vector<Problem> closed_variants(const Problem& problem);
+
+} // namespace tilewright
