@@ -6,6 +6,7 @@
 #include <memory>
 #include <string>
 
+#include "compiler/report.hpp"
 #include <tilewright/schedule.hpp>
 #include <tilewright/types.hpp>
 
@@ -22,17 +23,6 @@ struct LaunchShape {
   Dim3 cluster;                   // 1x1x1: no cluster
   std::uint32_t shared_bytes = 0; // dynamic shared memory of one thread block
 };
-
-/// What ptxas said of a kernel. The emulator's kernels have none: all zero.
-struct KernelReport {
-  std::int32_t registers = 0;
-  std::int32_t spill_bytes = 0;
-  std::int32_t stack_bytes = 0;
-  std::int32_t static_shared_bytes = 0;
-};
-
-/// Where a kernel came from, for statistics and for `attend --json`.
-enum class KernelOrigin : std::uint8_t { memory, disk, compiled };
 
 /// A kernel that is loaded and can be launched. Immutable and thread-safe.
 class Kernel {
