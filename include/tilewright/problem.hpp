@@ -55,7 +55,7 @@ std::string to_string(const Problem& problem);
 
 /// The inverse. Fields may stand in any order; dtype=bf16, head_dim=128, layout=raster, tile=6x8x8 (sliding_tile)
 /// or 4x4x4 (block_list), window=per_head are the defaults; text and edges are open where they are not given.
-/// Throws invalid_argument, naming the field, its value and what is allowed.
+/// Throws invalid_argument, naming the field, its value and what is allowed; and whatever validate() throws.
 Problem parse_problem(std::string_view line);
 
 /// Throws invalid_argument or unsupported where no kernel computes this problem on any architecture.

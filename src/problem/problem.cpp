@@ -1,0 +1,177 @@
+#include <tilewright/problem.hpp>
+
+#include <limits>
+
+#include <fmt/format.h>
+
+#include "problem/fields.hpp"
+#include <tilewright/error.hpp>
+#include <tilewright/pattern.hpp>
+
+namespace tilewright {
+namespace {
+
+using problem::name_of;
+using problem::Named;
+
+constexpr Named<Operator> operators[] = {{Operator::attention_forward, "attention_forward"}};
+constexpr Named<PatternKind> patterns[] = {{PatternKind::dense, "dense"},
+                                           {PatternKind::sliding_tile, "sliding_tile"},
+                                           {PatternKind::block_list, "block_list"}};
+constexpr Named<DataType> dtypes[] = {{DataType::bf16, "bf16"}, {DataType::fp16, "fp16"}};
+constexpr Named<Layout> layouts[] = {{Layout::raster, "raster"}, {Layout::tiled, "tiled"}};
+constexpr Named<Text> texts[] = {{Text::absent, "0"}, {Text::present, "1"}};
+constexpr Named<Edges> edges[] = {{Edges::full, "full"}, {Edges::clipped, "clipped"}, {Edges::sized, "sized"}};
+
+constexpr std::string_view field_names[] = {"pattern", "tile",  "key_tile", "window", "text",
+                                            "edges",   "dtype", "head_dim", "layout"};
+constexpr std::string_view per_head = "per_head";
+constexpr Extent3 none{};
+
+// A tile is a whole number of the key blocks that kernels step by, and its rows fit their tables.
+constexpr std::int64_t tile_multiple = 64, tile_maximum = 1024;
+// The copy engine's limit for one extent of a box (CUDA driver API, cuTensorMapEncodeTiled).
+constexpr std::int32_t tile_extent_maximum = 256;
+
+[[noreturn]] void refuse(ErrorCode code, std::string_view field, const std::string& value, std::string_view allowed,
+                         std::string_view remedy) {
+  throw Error(code, fmt::format("problem field {} is '{}'", field, value), fmt::format("allowed: {}", allowed),
+              std::string(remedy));
+}
+
+void require_none(std::string_view field, const Extent3& value, PatternKind pattern) {
+  if (value != none)
+    refuse(ErrorCode::invalid_argument, field, to_string(value),
+           fmt::format("0x0x0 for pattern={}, which has none", name_of(patterns, pattern)), "leave it out");
+}
+
+void validate_tile(std::string_view field, const Tile& tile) {
+  for (const std::int32_t extent : {tile.t, tile.h, tile.w})
+    if (extent < 1 || extent > tile_extent_maximum)
+      refuse(ErrorCode::invalid_argument, field, to_string(tile),
+             fmt::format("extents from 1 to {}", tile_extent_maximum), "choose a tile with extents in this range");
+  if (tile.volume() % tile_multiple != 0 || tile.volume() > tile_maximum)
+    refuse(ErrorCode::unsupported, field, fmt::format("{} ({} tokens)", to_string(tile), tile.volume()),
+           fmt::format("a multiple of {} tokens, at most {}", tile_multiple, tile_maximum),
+           "choose a tile of such a size, for example 4x4x4 or 6x8x8");
+}
+
+void validate_window(const Problem& problem) {
+  const Window& window = problem.window;
+  if (window != none && (window.t < 1 || window.h < 1 || window.w < 1))
+    refuse(ErrorCode::invalid_argument, "window", to_string(window), "per_head, or extents of at least 1 tile",
+           "give every axis at least one tile");
+}
+
+bool allows_edges(const Problem& problem, Edges candidate) {
+  return candidate != Edges::sized || (problem.pattern == PatternKind::block_list && problem.layout == Layout::tiled);
+}
+
+} // namespace
+
+std::string to_string(const Problem& problem) {
+  std::string line = fmt::format("{}:pattern={}", name_of(operators, problem.op), name_of(patterns, problem.pattern));
+  const auto append = [&](std::string_view field, std::string_view value) {
+    line += fmt::format(",{}={}", field, value);
+  };
+  if (problem.tile != none)
+    append("tile", to_string(problem.tile));
+  if (problem.key_tile != problem.tile)
+    append("key_tile", to_string(problem.key_tile));
+  if (problem.window != none)
+    append("window", to_string(problem.window));
+  else if (problem.pattern == PatternKind::sliding_tile)
+    append("window", per_head);
+  if (problem.text != Text::open && problem.pattern == PatternKind::sliding_tile)
+    append("text", name_of(texts, problem.text));
+  if (problem.edges != Edges::open)
+    append("edges", name_of(edges, problem.edges));
+  append("dtype", to_string(problem.dtype));
+  append("head_dim", fmt::to_string(problem.head_dim));
+  append("layout", name_of(layouts, problem.layout));
+  return line;
+}
+
+Problem parse_problem(std::string_view line) {
+  const auto colon = line.find(':');
+  const auto name = line.substr(0, colon);
+  if (name != name_of(operators, Operator::attention_forward) || colon == std::string_view::npos)
+    throw Error(ErrorCode::invalid_argument, fmt::format("problem '{}' does not begin with an operator", line),
+                "allowed: attention_forward:FIELD=VALUE,...",
+                "write for example attention_forward:pattern=sliding_tile,tile=6x8x8,window=3x3x3");
+  const problem::Fields fields("problem", line.substr(colon + 1), field_names);
+  if (!fields.find("pattern"))
+    throw Error(ErrorCode::invalid_argument, fmt::format("problem '{}' has no field pattern", line),
+                "allowed: pattern=dense, sliding_tile or block_list", "add the field pattern");
+
+  Problem problem;
+  problem.pattern = fields.choice("pattern", PatternKind::dense, patterns);
+  const bool sliding_tile = problem.pattern == PatternKind::sliding_tile;
+  const bool block_list = problem.pattern == PatternKind::block_list;
+  problem.tile = fields.extent("tile", sliding_tile ? Tile{6, 8, 8} : block_list ? Tile{4, 4, 4} : none);
+  problem.key_tile = fields.extent("key_tile", problem.tile);
+  if (fields.find("window") != per_head)
+    problem.window = fields.extent("window", none);
+  if (!sliding_tile && fields.find("window"))
+    fields.refuse("window", "none: only pattern=sliding_tile has windows");
+  problem.text = fields.choice("text", sliding_tile ? Text::open : Text::absent, texts);
+  problem.edges = fields.choice("edges", Edges::open, edges);
+  problem.dtype = fields.choice("dtype", DataType::bf16, dtypes);
+  problem.head_dim =
+      static_cast<std::int32_t>(fields.integer("head_dim", 128, 1, std::numeric_limits<std::int32_t>::max()));
+  problem.layout = fields.choice("layout", Layout::raster, layouts);
+  validate(problem);
+  return problem;
+}
+
+void validate(const Problem& problem) {
+  if (problem.dtype != DataType::bf16 && problem.dtype != DataType::fp16)
+    refuse(ErrorCode::unsupported, "dtype", std::string(to_string(problem.dtype)), "bf16, fp16", "convert the tensors");
+  if (problem.head_dim != 64 && problem.head_dim != 128)
+    refuse(ErrorCode::unsupported, "head_dim", fmt::to_string(problem.head_dim), "64, 128",
+           "pad the heads with zeros to the next of these, and give the scale of the true size");
+
+  if (problem.pattern == PatternKind::dense) {
+    require_none("tile", problem.tile, problem.pattern);
+    require_none("key_tile", problem.key_tile, problem.pattern);
+  } else {
+    validate_tile("tile", problem.tile);
+    validate_tile("key_tile", problem.key_tile);
+  }
+  if (problem.pattern == PatternKind::sliding_tile) {
+    validate_window(problem);
+    if (problem.key_tile != problem.tile)
+      refuse(ErrorCode::invalid_argument, "key_tile", to_string(problem.key_tile),
+             fmt::format("{}, the same as tile, for pattern=sliding_tile", to_string(problem.tile)), "leave it out");
+  } else {
+    require_none("window", problem.window, problem.pattern);
+    if (problem.text != Text::absent)
+      refuse(ErrorCode::invalid_argument, "text", problem.text == Text::open ? "open" : "1",
+             fmt::format("0 for pattern={}", name_of(patterns, problem.pattern)),
+             "leave it out; append the text to the keys of a dense problem, or give it blocks of its own");
+  }
+  if (!allows_edges(problem, problem.edges))
+    refuse(ErrorCode::invalid_argument, "edges", "sized",
+           fmt::format("full, clipped for pattern={},layout={}", name_of(patterns, problem.pattern),
+                       name_of(layouts, problem.layout)),
+           "use pattern=block_list with layout=tiled, or let the canvas give the sizes");
+}
+
+std::vector<Problem> closed_variants(const Problem& problem) {
+  std::vector<Problem> variants;
+  for (const auto& [text, text_name] : texts) {
+    if (problem.text != Text::open && problem.text != text)
+      continue;
+    for (const auto& [edge, edge_name] : edges) {
+      if ((problem.edges != Edges::open && problem.edges != edge) || !allows_edges(problem, edge))
+        continue;
+      Problem variant = problem;
+      variant.text = text;
+      variant.edges = edge;
+      variants.push_back(variant);
+    }
+  }
+  return variants;
+}
+
+} // namespace tilewright
