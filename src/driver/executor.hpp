@@ -38,9 +38,9 @@ struct TensorMapRequest {
   void* data = nullptr;
   DataType dtype = DataType::bf16;
   std::uint32_t rank = 0;
-  std::uint64_t extents[5] = {};      // elements
+  std::uint64_t extents[5] = {};       // elements
   std::uint64_t strides_bytes[5] = {}; // [0] is unused
-  std::uint32_t box[5] = {};          // elements
+  std::uint32_t box[5] = {};           // elements
 };
 
 /// The opaque 128 bytes that a kernel takes as a __grid_constant__ parameter.
@@ -49,8 +49,8 @@ struct alignas(64) TensorMap {
 };
 
 struct DeviceDescription {
-  std::string name;             // "NVIDIA H100 80GB HBM3", "emulator"
-  Architecture architecture;    // what kernels are compiled for
+  std::string name;          // "NVIDIA H100 80GB HBM3", "emulator"
+  Architecture architecture; // what kernels are compiled for
   std::int32_t multiprocessors = 1;
   std::int32_t shared_bytes_per_block = 0; // the most one thread block can have, dynamic
   std::int32_t ordinal = 0;
@@ -67,13 +67,15 @@ public:
   /// whether it is being captured: then a kernel that must be compiled or loaded is capture_in_progress.
   virtual std::shared_ptr<const Kernel> kernel(const Spec& spec, Stream stream) = 0;
 
-  /// Enqueues one launch on the stream; parameters is the kernel's one by-value struct. The emulator runs it to the end.
-  virtual void launch(const Kernel& kernel, const LaunchShape& shape, const void* parameters, std::size_t parameter_bytes,
-                      Stream stream) = 0;
+  /// Enqueues one launch on the stream; parameters is the kernel's one by-value struct. The emulator runs it to the
+  /// end.
+  virtual void launch(const Kernel& kernel, const LaunchShape& shape, const void* parameters,
+                      std::size_t parameter_bytes, Stream stream) = 0;
 
   virtual TensorMap encode(const TensorMapRequest& request) = 0;
 
-  /// Throws invalid_argument unless the memory at this address can be read by kernels of this device. name is the argument's.
+  /// Throws invalid_argument unless the memory at this address can be read by kernels of this device. name is the
+  /// argument's.
   virtual void check_pointer(const void* pointer, const char* name) const = 0;
 
   /// Copies device memory to the host after all work on the stream: synchronises. For debugging checks only.
