@@ -85,6 +85,8 @@ TEST_CASE("windows and their inverse agree with the definition on every axis of 
       for (std::int32_t query = 0; query < tiles; ++query) {
         const TileRange expected = nearest_run(query, tiles, window);
         CHECK(window_on_axis(query, tiles, window) == expected);
+        const TileRange inverse = queries_on_axis(query, tiles, window); // of the tile of that number
+        CHECK((inverse.first >= 0 && inverse.count >= 1 && inverse.first + inverse.count <= tiles));
         for (std::int32_t key = 0; key < tiles; ++key)
           CHECK(queries_on_axis(key, tiles, window).contains(query) == expected.contains(key));
       }

@@ -1,0 +1,93 @@
+#include "schedule/heuristic.hpp"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "schedule/feasibility.hpp"
+#include <tilewright/error.hpp>
+
+namespace tilewright::schedule {
+namespace {
+
+void require_closed(const Problem& problem) {
+  if (problem.text == Text::open || problem.edges == Edges::open)
+    throw Error(ErrorCode::invalid_argument, fmt::format("problem '{}' leaves text or edges open", to_string(problem)),
+                "a problem with every field decided is allowed", "choose one of its closed_variants()");
+}
+
+/// Big blocks of queries first (they read each key fewer times), 32 rows a warp (each key fragment feeds two matrix
+/// products), then as many thread blocks on a multiprocessor as there are registers for, then two stages.
+std::vector<Schedule> sm80_schedules() {
+  constexpr std::int16_t query_blocks[] = {128, 64};
+  constexpr std::int16_t warp_rows[] = {32, 16};
+  constexpr std::int16_t key_blocks[] = {64, 128, 32};
+  constexpr std::uint8_t stage_counts[] = {2, 1, 3, 4};
+  constexpr int resident_rows = 256; // query rows on a multiprocessor whose accumulators fill its registers at d=128
+  std::vector<Schedule> schedules;
+  for (const std::int16_t block_q : query_blocks)
+    for (const std::int16_t rows : warp_rows)
+      for (const std::int16_t block_k : key_blocks)
+        for (int blocks = resident_rows / block_q; blocks > 0; --blocks)
+          for (const std::uint8_t stages : stage_counts)
+            schedules.push_back({.block_q = block_q,
+                                 .block_k = block_k,
+                                 .stages = stages,
+                                 .warps = static_cast<std::uint8_t>(block_q / rows),
+                                 .blocks_per_processor = static_cast<std::uint8_t>(blocks),
+                                 .family = Family::sm80});
+  return schedules;
+}
+
+Spec spec_of(const Problem& problem, const Schedule& schedule, const Architecture& gpu) {
+  return {.problem = problem, .schedule = schedule, .architecture = target_of(schedule.family, gpu)};
+}
+
+[[noreturn]] void refuse_all(const Problem& problem, const Architecture& gpu, const std::vector<std::string>& reasons) {
+  throw Error(ErrorCode::unsupported,
+              fmt::format("no schedule computes '{}' on {}", to_string(problem), to_string(gpu)),
+              fmt::format("refused: {}", fmt::join(reasons, " | ")),
+              "use an architecture, family or schedule that these reasons leave open");
+}
+
+} // namespace
+
+std::vector<Candidate> candidates(const Problem& problem, const Architecture& gpu, Family family) {
+  std::vector<Candidate> result;
+  const auto append = [&](const std::vector<Schedule>& schedules) {
+    for (const Schedule& schedule : schedules)
+      result.push_back({schedule, reasons_against(problem, schedule, gpu)});
+  };
+  if (family == Family::automatic || family == Family::sm80)
+    append(sm80_schedules());
+  return result;
+}
+
+Spec default_spec(const Problem& problem, const Architecture& gpu, Family family, const TunedTable* tuned) {
+  require_closed(problem);
+  const auto tuned_schedule = tuned ? tuned->find(problem) : std::nullopt;
+  if (tuned_schedule && (family == Family::automatic || family == tuned_schedule->family))
+    return insisted_spec(problem, gpu, *tuned_schedule);
+  std::vector<std::string> reasons;
+  for (const auto& [schedule, refusals] : candidates(problem, gpu, family)) {
+    if (refusals.empty())
+      return spec_of(problem, schedule, gpu);
+    reasons.push_back(fmt::format("{}: {}", to_string(schedule), fmt::join(refusals, ", ")));
+  }
+  if (!limits_of(gpu) || reasons.empty()) // one reason for all
+    reasons = reasons_against(problem, {.family = family == Family::automatic ? Family::sm80 : family}, gpu);
+  refuse_all(problem, gpu, reasons);
+}
+
+Spec insisted_spec(const Problem& problem, const Architecture& gpu, const Schedule& schedule) {
+  require_closed(problem);
+  if (const auto reasons = reasons_against(problem, schedule, gpu); !reasons.empty())
+    throw Error(
+        ErrorCode::unsupported,
+        fmt::format("schedule '{}' cannot compute '{}' on {}", to_string(schedule), to_string(problem), to_string(gpu)),
+        fmt::format("refused: {}", fmt::join(reasons, "; ")), "give no schedule to run with the default");
+  return spec_of(problem, schedule, gpu);
+}
+
+} // namespace tilewright::schedule
