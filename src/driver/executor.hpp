@@ -7,6 +7,7 @@
 #include <string>
 
 #include "compiler/report.hpp"
+#include "kernels/tensor_map.cuh"
 #include <tilewright/schedule.hpp>
 #include <tilewright/types.hpp>
 
@@ -41,11 +42,6 @@ struct TensorMapRequest {
   std::uint64_t extents[5] = {};       // elements
   std::uint64_t strides_bytes[5] = {}; // [0] is unused
   std::uint32_t box[5] = {};           // elements
-};
-
-/// The opaque 128 bytes that a kernel takes as a __grid_constant__ parameter.
-struct alignas(64) TensorMap {
-  std::uint64_t words[16] = {};
 };
 
 struct DeviceDescription {
