@@ -41,3 +41,16 @@ function(tilewright_library target)
   target_include_directories(${target} PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include> $<INSTALL_INTERFACE:include>)
   target_link_options(${target} PRIVATE $<TARGET_PROPERTY:tilewright_options,INTERFACE_LINK_OPTIONS>)
 endfunction()
+
+# Embeds templates/ in a module; a changed template is embedded anew.
+function(tilewright_embed_templates target)
+  file(GLOB_RECURSE templates CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/templates/*.cu ${PROJECT_SOURCE_DIR}/templates/*.cuh)
+  set(output ${PROJECT_BINARY_DIR}/embedded_templates.cpp)
+  add_custom_command(
+    OUTPUT ${output}
+    COMMAND ${CMAKE_COMMAND} -DTEMPLATES=${PROJECT_SOURCE_DIR}/templates -DOUTPUT=${output}
+            -P ${PROJECT_SOURCE_DIR}/cmake/EmbedTemplates.cmake
+    DEPENDS ${templates} ${PROJECT_SOURCE_DIR}/cmake/EmbedTemplates.cmake
+    VERBATIM)
+  target_sources(${target} PRIVATE ${output})
+endfunction()

@@ -1,0 +1,12 @@
+# Writes OUTPUT, a C++ file that holds every template as a string, named by its path under TEMPLATES.
+file(GLOB_RECURSE names RELATIVE ${TEMPLATES} ${TEMPLATES}/*.cu ${TEMPLATES}/*.cuh)
+list(SORT names)
+set(text "// Generated from templates/ by cmake/EmbedTemplates.cmake.\n#include \"codegen/templates.hpp\"\n\n")
+string(APPEND text "namespace tilewright::codegen {\n\nconst EmbeddedTemplate embedded_templates[] = {\n")
+foreach(name ${names})
+  file(READ ${TEMPLATES}/${name} content)
+  string(APPEND text "    {\"${name}\",\n     R\"tilewright(${content})tilewright\"},\n")
+endforeach()
+list(LENGTH names count)
+string(APPEND text "};\nconst std::size_t embedded_template_count = ${count};\n\n} // namespace tilewright::codegen\n")
+file(CONFIGURE OUTPUT ${OUTPUT} CONTENT "@text@" @ONLY)

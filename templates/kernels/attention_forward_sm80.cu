@@ -1,0 +1,399 @@
+// Attention forward for every GPU from sm_80 up: mma.sync, ldmatrix, cp.async. One thread block computes config::block_q
+// query rows of one head against the key blocks that the pattern names, with an online softmax.
+//
+// Each warp owns 16 or 32 query rows. Keys and values pass through a ring of config::stages shared-memory stages.
+#include "pattern.cuh"
+
+#include "device/copy.cuh"
+#include "device/math.cuh"
+#include "device/matrix.cuh"
+#include "device/parking.cuh"
+#include "device/shared_tile.cuh"
+
+namespace tilewright {
+
+using Element = config::Element;
+using KernelArguments = AttentionArguments<PatternParameters>;
+
+constexpr int threads = config::warps * warp_size;
+constexpr int warp_rows = config::block_q / config::warps;
+constexpr int row_groups = warp_rows / 16;       // 16 rows: the matrix instruction's m
+constexpr int key_groups = config::block_k / 16; // 16 keys: its k in P V, and two of its n in Q K^T
+constexpr int depth_groups = config::head_dim / 16;
+constexpr int score_columns = config::block_k / 8; // fragments of 8 columns
+constexpr int output_columns = config::head_dim / 8;
+static_assert(warp_rows % 16 == 0, "a warp owns a multiple of 16 query rows");
+static_assert(KeyTile::tokens % config::block_k == 0, "a key tile must be a whole number of key blocks");
+
+using QueryShared = SharedTile<config::block_q, config::head_dim>;
+using KeyShared = SharedTile<config::block_k, config::head_dim>;
+constexpr int stage_bytes = 2 * KeyShared::bytes; // keys, then values
+constexpr int mask_words = config::block_k / 32;  // of a stage: which keys are valid, a bit each
+constexpr int masks_offset = QueryShared::bytes + config::stages * stage_bytes;
+constexpr int walks_offset = masks_offset + (config::stages * mask_words * 4 + copy_bytes - 1) / copy_bytes * copy_bytes;
+constexpr int walk_bytes = parked_bytes<KeyBlocks::State>;
+static_assert(walks_offset + 2 * walk_bytes <= config::shared_bytes, "the schedule's shared memory must hold all of it");
+
+/// Rows first_row .. of a tile, from global memory into a shared tile; rows that are not contained become zeros.
+template <class Shared, class Contains, class Token>
+TILEWRIGHT_DEVICE void load_rows(Shared tile, const void* tensor, int64_t token_stride, Contains contains, Token token) {
+  constexpr int rows_per_pass = threads / Shared::chunks_per_row;
+  static_assert(Shared::rows % rows_per_pass == 0, "the threads must copy whole rows");
+  const int chunk = thread_index() % Shared::chunks_per_row;
+  // Opaque (here and below): the rows' offsets, kept around the main loop, would take up to 64 registers.
+  const int first = opaque(thread_index() / Shared::chunks_per_row);
+  const auto* source = static_cast<const uint16_t*>(tensor) + chunk * Shared::chunk_elements;
+#pragma unroll
+  for (int pass = 0; pass < Shared::rows / rows_per_pass; ++pass) {
+    const int row = first + pass * rows_per_pass;
+    const bool valid = contains(row);
+    copy_async(tile.chunk(row, chunk), source + (valid ? token(row) * token_stride : 0), valid);
+  }
+}
+
+TILEWRIGHT_DEVICE void load_keys(KeyShared tile, const void* tensor, int64_t token_stride, const KeyBlocks& block) {
+  const int first = block.first_row();
+  load_rows(
+      tile, tensor, token_stride, [&](int row) { return block.rows().contains(first + row); },
+      [&](int row) { return block.rows().token(first + row); });
+}
+
+/// Leaves beside a stage which of its keys are valid, so that nobody has to walk the key blocks a second time.
+TILEWRIGHT_DEVICE void store_key_mask(SharedAddress mask, const KeyBlocks& block) {
+  if constexpr (TileRows<KeyTile>::may_be_partial) {
+    for (int word = warp_index(); word < mask_words; word += config::warps) {
+      const uint32_t bits = vote(block.rows().contains(block.first_row() + word * 32 + lane_index()));
+      store_shared(mask + static_cast<uint32_t>(word) * 4, bits);
+    }
+  }
+}
+
+/// What a warp keeps of its rows from one key block to the next. Row r of a group belongs to lane 4 (r % 8) and the next
+/// three, half r / 8.
+struct RowState {
+  float maximum[row_groups][2]; // of the raw scores so far
+  float sum[row_groups][2];     // of this thread's exponentials
+  float output[row_groups][output_columns][4];
+};
+
+/// scores = Q K^T for the warp's rows.
+TILEWRIGHT_DEVICE void multiply_query_key(float (&scores)[row_groups][score_columns][4], QueryShared query,
+                                          KeyShared key, int warp_row, int lane) {
+#pragma unroll
+  for (int group = 0; group < row_groups; ++group) {
+#pragma unroll
+    for (int column = 0; column < score_columns; ++column) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        scores[group][column][i] = 0.f;
+      }
+    }
+  }
+  lane = opaque(lane);
+  const int query_row = warp_row + lane % 16, query_half = lane / 16;
+  const int key_row = lane % 8 + lane / 16 * 8, key_half = lane / 8 % 2;
+#pragma unroll 4 // all of them: ptxas would prefetch operands until it spills
+  for (int depth = 0; depth < depth_groups; ++depth) {
+    uint32_t a[row_groups][4];
+#pragma unroll
+    for (int group = 0; group < row_groups; ++group) {
+      load_matrices(a[group], query.chunk(query_row + 16 * group, (2 * depth) ^ query_half));
+    }
+#pragma unroll
+    for (int keys = 0; keys < key_groups; ++keys) {
+      uint32_t b[4];
+      load_matrices(b, key.chunk(key_row + 16 * keys, (2 * depth) ^ key_half));
+#pragma unroll
+      for (int group = 0; group < row_groups; ++group) {
+        multiply_add<Element>(scores[group][2 * keys], a[group], b[0], b[1]);
+        multiply_add<Element>(scores[group][2 * keys + 1], a[group], b[2], b[3]);
+      }
+    }
+  }
+}
+
+/// Scores of keys that are not valid become -inf.
+TILEWRIGHT_DEVICE void mask_scores(float (&scores)[row_groups][score_columns][4], SharedAddress mask, int lane) {
+#pragma unroll
+  for (int word = 0; word < mask_words; ++word) {
+    const uint32_t bits = load_shared_word(mask + static_cast<uint32_t>(word) * 4);
+    if (bits == all_lanes) {
+      continue;
+    }
+    const uint32_t of_lane = bits >> (lane % 4 * 2);
+#pragma unroll
+    for (int column = 0; column < 4; ++column) {
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        if ((of_lane >> (column * 8 + i) & 1) == 0) {
+#pragma unroll
+          for (int group = 0; group < row_groups; ++group) {
+            scores[group][4 * word + column][i] = negative_infinity();
+            scores[group][4 * word + column][i + 2] = negative_infinity();
+          }
+        }
+      }
+    }
+  }
+}
+
+/// Turns scores into exp2(scale (score - row maximum)) and brings the state to the new maximum.
+TILEWRIGHT_DEVICE void softmax_step(RowState& state, float (&scores)[row_groups][score_columns][4], float scale) {
+#pragma unroll
+  for (int group = 0; group < row_groups; ++group) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      float row_maximum = state.maximum[group][half];
+#pragma unroll
+      for (int column = 0; column < score_columns; ++column) {
+        row_maximum = maximum(row_maximum, scores[group][column][2 * half]);
+        row_maximum = maximum(row_maximum, scores[group][column][2 * half + 1]);
+      }
+      row_maximum = maximum(row_maximum, shuffle_xor(row_maximum, 1));
+      row_maximum = maximum(row_maximum, shuffle_xor(row_maximum, 2));
+      // A row that has met no valid key yet keeps -inf; its exponents are taken against 0 so that no NaN arises.
+      const float reference = row_maximum == negative_infinity() ? 0.f : row_maximum * scale;
+      const float rescale = exp2_approximate(state.maximum[group][half] * scale - reference);
+      state.maximum[group][half] = row_maximum;
+      state.sum[group][half] *= rescale;
+#pragma unroll
+      for (int column = 0; column < output_columns; ++column) {
+        state.output[group][column][2 * half] *= rescale;
+        state.output[group][column][2 * half + 1] *= rescale;
+      }
+#pragma unroll
+      for (int column = 0; column < score_columns; ++column) {
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          float& score = scores[group][column][2 * half + i];
+          score = exp2_approximate(fused_multiply_add(score, scale, -reference));
+          state.sum[group][half] += score;
+        }
+      }
+    }
+  }
+}
+
+/// output += P V for the warp's rows.
+TILEWRIGHT_DEVICE void multiply_probability_value(RowState& state, const float (&p)[row_groups][score_columns][4],
+                                                  KeyShared value, int lane) {
+  lane = opaque(lane);
+  const int value_row = lane % 16, value_half = lane / 16;
+#pragma unroll
+  for (int keys = 0; keys < key_groups; ++keys) {
+    // The accumulator's layout of two 8-column fragments is the layout of one 16-column operand.
+    uint32_t a[row_groups][4];
+#pragma unroll
+    for (int group = 0; group < row_groups; ++group) {
+      a[group][0] = pack<Element>(p[group][2 * keys][0], p[group][2 * keys][1]);
+      a[group][1] = pack<Element>(p[group][2 * keys][2], p[group][2 * keys][3]);
+      a[group][2] = pack<Element>(p[group][2 * keys + 1][0], p[group][2 * keys + 1][1]);
+      a[group][3] = pack<Element>(p[group][2 * keys + 1][2], p[group][2 * keys + 1][3]);
+    }
+#pragma unroll
+    for (int depth = 0; depth < depth_groups; ++depth) {
+      uint32_t b[4];
+      load_matrices_transposed(b, value.chunk(value_row + 16 * keys, (2 * depth) ^ value_half));
+#pragma unroll
+      for (int group = 0; group < row_groups; ++group) {
+        multiply_add<Element>(state.output[group][2 * depth], a[group], b[0], b[1]);
+        multiply_add<Element>(state.output[group][2 * depth + 1], a[group], b[2], b[3]);
+      }
+    }
+  }
+}
+
+/// Normalises the warp's rows into its own part of the query's shared memory, which nobody else reads. Returns the row
+/// sums in the state.
+TILEWRIGHT_DEVICE void stage_output(RowState& state, QueryShared staging, int warp_row, int lane) {
+#pragma unroll
+  for (int group = 0; group < row_groups; ++group) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      float& sum = state.sum[group][half];
+      sum += shuffle_xor(sum, 1);
+      sum += shuffle_xor(sum, 2);
+      const bool has_keys = state.maximum[group][half] != negative_infinity();
+      const float inverse = has_keys ? reciprocal(sum) : 0.f;
+#pragma unroll
+      for (int column = 0; column < output_columns; ++column) {
+        const float* pair = &state.output[group][column][2 * half];
+        store_shared(staging.chunk(warp_row + 16 * group + 8 * half + lane / 4, column) + lane % 4 * sizeof(uint32_t),
+                     pack<Element>(pair[0] * inverse, pair[1] * inverse));
+      }
+    }
+  }
+  synchronize_warp();
+}
+
+TILEWRIGHT_DEVICE void store_log_sum_exp(const RowState& state, const QueryBlock& query, const AttentionParameters& p,
+                                         int warp_row, int lane) {
+  float* rows = p.log_sum_exp + query.batch * p.log_sum_exp_batch_stride + query.head * p.log_sum_exp_head_stride;
+#pragma unroll
+  for (int group = 0; group < row_groups; ++group) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int row = warp_row + 16 * group + 8 * half + lane / 4;
+      const bool has_keys = query.valid(row) && state.maximum[group][half] != negative_infinity();
+      const float log2_sum = state.maximum[group][half] * p.scale_log2 + log2_approximate(state.sum[group][half]);
+      if (lane % 4 == 0 && query.exists(row)) {
+        store_global(rows + query.token(row), has_keys ? log2_sum * natural_log_of_2 : negative_infinity());
+      }
+    }
+  }
+}
+
+/// Writes the staged rows, 16 bytes a lane; padding rows become zeros.
+TILEWRIGHT_DEVICE void store_output(QueryShared staging, const QueryBlock& query, const AttentionParameters& p,
+                                    int warp_row, int lane) {
+  constexpr int rows_per_pass = warp_size / QueryShared::chunks_per_row;
+  const int chunk = lane % QueryShared::chunks_per_row;
+  auto* output = static_cast<uint16_t*>(p.output) + query.batch * p.output_strides.batch +
+                 query.head * p.output_strides.head + chunk * QueryShared::chunk_elements;
+#pragma unroll
+  for (int pass = 0; pass < warp_rows / rows_per_pass; ++pass) {
+    const int row = warp_row + pass * rows_per_pass + lane / QueryShared::chunks_per_row;
+    if (query.exists(row)) {
+      store_global(output + query.token(row) * p.output_strides.token,
+                   query.valid(row) ? load_shared(staging.chunk(row, chunk)) : Bytes16{});
+    }
+  }
+}
+
+} // namespace tilewright
+
+TILEWRIGHT_KERNEL(tilewright::threads, tilewright::config::blocks_per_processor)
+attention_forward(TILEWRIGHT_ARGUMENT(tilewright::KernelArguments, arguments)) {
+  using namespace tilewright;
+  const AttentionParameters& p = arguments.attention;
+  const QueryBlock query = pattern_query_block(arguments, block_index());
+  const int kv_head = query.head / p.heads_per_kv_head;
+  const auto* query_rows = static_cast<const uint16_t*>(p.query) + query.batch * p.query_strides.batch +
+                           query.head * p.query_strides.head;
+  const auto* keys =
+      static_cast<const uint16_t*>(p.key) + query.batch * p.key_strides.batch + kv_head * p.key_strides.head;
+  const auto* values =
+      static_cast<const uint16_t*>(p.value) + query.batch * p.value_strides.batch + kv_head * p.value_strides.head;
+
+  const QueryShared query_shared{shared_memory()};
+  const auto key_shared = [&](int stage) {
+    return KeyShared{shared_memory() + QueryShared::bytes + static_cast<uint32_t>(stage) * stage_bytes};
+  };
+  const auto value_shared = [&](int stage) { return KeyShared{key_shared(stage).base + KeyShared::bytes}; };
+
+  const int warp_row = warp_index() * warp_rows;
+  const int lane = lane_index();
+  RowState state;
+#pragma unroll
+  for (int group = 0; group < row_groups; ++group) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      state.maximum[group][half] = negative_infinity();
+      state.sum[group][half] = 0.f;
+    }
+#pragma unroll
+    for (int column = 0; column < output_columns; ++column) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        state.output[group][column][i] = 0.f;
+      }
+    }
+  }
+
+  const auto key_mask = [&](int stage) {
+    return shared_memory() + masks_offset + static_cast<uint32_t>(stage) * mask_words * 4;
+  };
+
+  // The walk over the key blocks is config::stages - 1 blocks ahead of the computation. Between its steps it is parked in
+  // shared memory, in two places by turns, so that one may be read while the other is written.
+  int walk = 0;
+  const auto walk_place = [&](int place) { return shared_memory() + walks_offset + static_cast<uint32_t>(place) * walk_bytes; };
+  int blocks_in_flight = 0;
+  const auto load_key = [&](int stage, const KeyBlocks& block) {
+    if (!block.done()) {
+      load_keys(key_shared(stage), keys, p.key_strides.token, block);
+      store_key_mask(key_mask(stage), block);
+      ++blocks_in_flight;
+    }
+  };
+  const auto load_value = [&](int stage, const KeyBlocks& block) {
+    if (!block.done()) {
+      load_keys(value_shared(stage), values, p.value_strides.token, block);
+    }
+  };
+  const auto advance = [&](KeyBlocks& block) {
+    if (!block.done()) {
+      block.advance();
+    }
+    walk ^= 1;
+    if (thread_index() == 0) {
+      park(walk_place(walk), block.state());
+    }
+  };
+
+  load_rows(
+      query_shared, query_rows, p.query_strides.token, [&](int row) { return query.valid(row); },
+      [&](int row) { return query.token(row); });
+  KeyBlocks first(arguments, query);
+  if constexpr (config::stages == 1) {
+    load_key(0, first);
+    if (thread_index() == 0) {
+      park(walk_place(walk), first.state());
+    }
+    commit_copies();
+  } else {
+#pragma unroll
+    for (int stage = 0; stage < config::stages - 1; ++stage) {
+      load_key(stage, first);
+      load_value(stage, first);
+      advance(first);
+      commit_copies();
+    }
+  }
+
+  float scores[row_groups][score_columns][4];
+#pragma unroll 1
+  for (int stage = 0; blocks_in_flight > 0; --blocks_in_flight) {
+    if constexpr (config::stages == 1) {
+      wait_for_copies<0>(); // these keys
+      synchronize_block();  // everybody's copies; everybody has left the values of the last block
+      KeyBlocks block(arguments, parked<KeyBlocks::State>(walk_place(walk)));
+      load_value(0, block);
+      commit_copies();
+      advance(block);
+    } else {
+      wait_for_copies<config::stages - 2>(); // this stage
+      synchronize_block(); // everybody's copies; everybody has left the stage that is loaded next
+      const int free_stage = stage == 0 ? config::stages - 1 : stage - 1;
+      KeyBlocks block(arguments, parked<KeyBlocks::State>(walk_place(walk)));
+      load_key(free_stage, block);
+      load_value(free_stage, block);
+      commit_copies();
+      advance(block);
+    }
+    multiply_query_key(scores, query_shared, key_shared(stage), warp_row, lane);
+    if constexpr (TileRows<KeyTile>::may_be_partial) {
+      mask_scores(scores, key_mask(stage), lane);
+    }
+    if constexpr (config::stages == 1) {
+      wait_for_copies<0>(); // these values
+      synchronize_block();  // everybody's copies; everybody has left the keys
+      load_key(0, KeyBlocks(arguments, parked<KeyBlocks::State>(walk_place(walk))));
+      commit_copies();
+    }
+    softmax_step(state, scores, p.scale_log2);
+    multiply_probability_value(state, scores, value_shared(stage), lane);
+    if constexpr (config::stages > 1) {
+      stage = stage == config::stages - 1 ? 0 : stage + 1;
+    }
+  }
+  wait_for_copies<0>(); // without a key block nothing waited for the query's rows, which the result's are written over
+  synchronize_block();
+  stage_output(state, query_shared, warp_row, lane);
+  // Derived anew: kept, it would hold registers around the main loop.
+  const QueryBlock result = pattern_query_block(arguments, opaque(block_index()));
+  if (p.log_sum_exp != nullptr) {
+    store_log_sum_exp(state, result, p, warp_row, lane);
+  }
+  store_output(query_shared, result, p, warp_row, lane);
+}
