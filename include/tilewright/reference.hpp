@@ -22,7 +22,11 @@ Result attention_forward(const AttentionForward& call, const Pattern& pattern, i
 /// The same, rounded to the call's types and written to call.out and call.lse.
 void attention_forward_into(const AttentionForward& call, const Pattern& pattern, int threads = 0);
 
-/// Query-key pairs that the pattern keeps, over all heads and batches: FLOPs of a forward pass are 4 * head_dim * pairs.
+/// Query-key pairs that the pattern keeps, over all heads and batches. Reads block lists, but not q, k and v, whose
+/// pointers may be null.
 double valid_pairs(const AttentionForward& call, const Pattern& pattern);
+
+/// 4 * head_dim * valid_pairs: the FLOPs of a forward pass, as benchmarks count them.
+double forward_flops(const AttentionForward& call, const Pattern& pattern);
 
 } // namespace tilewright::reference
