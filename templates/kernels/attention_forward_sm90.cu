@@ -1,0 +1,61 @@
+// Attention forward for Hopper (sm_90a): TMA, mbarriers, wgmma. A thread block stays on its multiprocessor and computes
+// one item after the other. Its first warpgroup loads: queries, and keys and values through a ring of config::stages
+// shared-memory stages. The others compute 64 query rows each: scores = Q K^T, softmax, output += P V.
+//
+// Reading order: sm90/shared_memory.cuh (what they share), work.cuh (which items), loaders.cuh, consumer.cuh (the main
+// loop), softmax.cuh, epilogue.cuh.
+#include "pattern.cuh"
+
+#include "device/cluster.cuh"
+#include "kernels/sm90/consumer.cuh"
+#include "kernels/sm90/loaders.cuh"
+
+namespace tilewright {
+
+TILEWRIGHT_DEVICE void prefetch_maps(const TensorMaps& maps) {
+  prefetch(maps.query);
+  prefetch(maps.key);
+  prefetch(maps.value);
+  prefetch(maps.output);
+}
+
+} // namespace tilewright
+
+TILEWRIGHT_KERNEL(tilewright::threads, tilewright::config::blocks_per_processor)
+attention_forward(TILEWRIGHT_ARGUMENT(tilewright::KernelArguments, arguments)) {
+  using namespace tilewright;
+  const Shared shared{shared_memory()};
+  if (thread_index() == 0) {
+    shared.initialize();
+    prefetch_maps(arguments.video);
+    if constexpr (config::text) {
+      prefetch_maps(arguments.text);
+    }
+  }
+  if constexpr (config::cluster == 1) {
+    synchronize_block();
+  } else {
+    synchronize_cluster();
+  }
+
+  const int warpgroup = warpgroup_index();
+  if (warpgroup == 0) {
+    release_registers<config::producer_registers>();
+    const int warp = warp_index();
+    if (warp == 0) {
+      if constexpr (merged) {
+        load_merged_keys(arguments, shared);
+      } else {
+        load_keys(arguments, shared);
+      }
+    } else if (warp == 1) {
+      load_queries(arguments, shared);
+    }
+  } else {
+    claim_registers<config::consumer_registers>();
+    consume(arguments, shared, warpgroup - 1);
+  }
+  if constexpr (config::cluster > 1) {
+    synchronize_cluster(); // the others' releases arrive in this thread block's shared memory
+  }
+}

@@ -1,0 +1,235 @@
+// The computing warpgroups. Each computes consumer_rows query rows of an item against the item's key blocks.
+#pragma once
+
+#include "kernels/sm90/epilogue.cuh"
+#include "kernels/sm90/softmax.cuh"
+#include "kernels/sm90/work.cuh"
+
+namespace tilewright {
+
+/// The word as lane 0 reads it: lane 0 is also who releases the place later. The compiler knows that all lanes have the
+/// same.
+TILEWRIGHT_DEVICE uint32_t broadcast_shared_word(SharedAddress address) {
+  return static_cast<uint32_t>(broadcast(static_cast<int>(load_shared_word(address)), 0));
+}
+
+/// A key block that has arrived.
+struct KeyStage {
+  int stage;
+  uint32_t parity; // of the phase that filled it
+  bool last;       // of the item
+  bool masked;     // some keys do not exist
+};
+
+/// What one consumer sees of the ring of stages.
+class KeyStages {
+public:
+  TILEWRIGHT_DEVICE KeyStages(const Shared& shared, int consumer) : shared_(shared), consumer_(consumer) {}
+
+  /// Waits for the next key block of this consumer.
+  TILEWRIGHT_DEVICE KeyStage take() {
+    KeyStage taken;
+    uint32_t note;
+    if constexpr (merged) {
+      wait(shared_.queue_full(consumer_, place_.stage), place_.parity);
+      note = broadcast_shared_word(shared_.queue_entry(consumer_, place_.stage));
+      taken.stage = static_cast<int>(note >> 8 & 0xff);
+      taken.parity = note >> 16;
+      wait(shared_.key_full(taken.stage), taken.parity);
+    } else {
+      taken.stage = place_.stage;
+      taken.parity = place_.parity;
+      wait(shared_.key_full(taken.stage), taken.parity);
+      note = broadcast_shared_word(shared_.note(taken.stage));
+    }
+    place_.advance();
+    taken.last = (note & note_last) != 0;
+    taken.masked = TileRows<KeyTile>::may_be_partial && (note & note_masked) != 0;
+    return taken;
+  }
+
+  TILEWRIGHT_DEVICE void wait_for_values(const KeyStage& taken) const {
+    wait(shared_.value_full(taken.stage), taken.parity);
+  }
+
+  TILEWRIGHT_DEVICE void release_keys(const KeyStage& taken) const { release(shared_.key_empty(taken.stage)); }
+  TILEWRIGHT_DEVICE void release_values(const KeyStage& taken) const { release(shared_.value_empty(taken.stage)); }
+
+private:
+  /// This warp's arrival, in every thread block of the cluster.
+  static TILEWRIGHT_DEVICE void release(SharedAddress barrier) {
+    if constexpr (config::cluster == 1) {
+      if (lane_index() == 0) {
+        arrive(barrier);
+      }
+    } else if (lane_index() < config::cluster) {
+      arrive_in_cluster(barrier, lane_index());
+    }
+  }
+
+  const Shared& shared_;
+  int consumer_;
+  RingPlace place_; // merged: in the queue
+};
+
+/// Issues scores = Q K^T.
+TILEWRIGHT_DEVICE void multiply_query_key(Scores& scores, QueryShared query, KeyShared key) {
+#pragma unroll
+  for (int depth = 0; depth < config::head_dim; depth += 16) {
+    constexpr int panel_columns = KeyShared::panel_columns;
+    const uint32_t column_bytes = depth % panel_columns * element_bytes;
+    const SharedMatrix a =
+        SharedMatrix::k_in_columns(query.base) + (depth / panel_columns * QueryShared::panel_bytes + column_bytes);
+    const SharedMatrix b =
+        SharedMatrix::k_in_columns(key.base) + (depth / panel_columns * KeyShared::panel_bytes + column_bytes);
+    if (depth == 0) {
+      multiply_shared<Element, false>(scores, a, b);
+    } else {
+      multiply_shared<Element, true>(scores, a, b);
+    }
+  }
+  commit_products();
+}
+
+/// Issues output += P V.
+TILEWRIGHT_DEVICE void multiply_probability_value(RowState& state, const Probabilities& probabilities,
+                                                  KeyShared value) {
+#pragma unroll
+  for (int key = 0; key < config::block_k; key += 16) {
+    const SharedMatrix b =
+        SharedMatrix::k_in_rows(value.base, KeyShared::panel_bytes) + static_cast<uint32_t>(key * KeyShared::row_bytes);
+    multiply_registers<Element, true>(state.output, &probabilities[key / 4], b);
+  }
+  commit_products();
+}
+
+/// Zeros the values of keys that do not exist. All consumers do, each before its own product.
+TILEWRIGHT_DEVICE void clear_missing_values(KeyShared value, SharedAddress mask, int consumer) {
+  constexpr int chunks = KeyShared::chunks_per_row;
+  for (int i = thread_index() % warpgroup_size; i < KeyShared::rows * chunks; i += warpgroup_size) {
+    const int row = i / chunks;
+    if ((load_shared_word(mask + row / 32 * 4) >> (row % 32) & 1) == 0) {
+      store_shared(value.chunk(row, i % chunks), Bytes16{});
+    }
+  }
+  fence_shared_for_copies();
+  synchronize_consumer(consumer);
+}
+
+/// The whole of a consumer's work.
+TILEWRIGHT_DEVICE void consume(const KernelArguments& arguments, const Shared& shared, int consumer) {
+  const float scale = arguments.call.attention.scale_log2;
+  const QueryShared query = shared.query(consumer);
+  KeyStages stages(shared, consumer);
+  RowState state;
+  Scores scores;
+  Probabilities probabilities;
+
+  const auto issue_scores = [&](const KeyStage& taken) {
+    pin(scores);
+    fence_products();
+    multiply_query_key(scores, query, shared.key(taken.stage));
+  };
+  const auto finish_scores = [&](const KeyStage& taken) {
+    pin(scores);
+    if (taken.masked) {
+      mask_scores(scores, shared.key_mask(taken.stage));
+    }
+  };
+  const auto issue_output = [&](const KeyStage& taken) {
+    stages.wait_for_values(taken);
+    if (values_may_be_padding && taken.masked) {
+      clear_missing_values(shared.value(taken.stage), shared.key_mask(taken.stage), consumer);
+    }
+    pin(state.output);
+    pin(probabilities);
+    fence_products();
+    multiply_probability_value(state, probabilities, shared.value(taken.stage));
+  };
+  const auto finish_output = [&](const KeyStage& taken) {
+    wait_for_products<0>();
+    pin(state.output);
+    pin(probabilities);
+    stages.release_values(taken);
+  };
+  const auto next_probabilities = [&](const KeyStage& taken) {
+    return continue_softmax(
+        state, scores, scale, [&](bool condition) { return any_of_threads(1 + consumer, warpgroup_size, condition); },
+        [&] {
+          issue_scores(taken);
+          wait_for_products<0>();
+          finish_scores(taken);
+        });
+  };
+
+  uint32_t query_parity = 0;
+  for (WorkList work(arguments.work); !work.done(); work.advance()) {
+    const int index = work.query_block(arguments.call.attention, consumer);
+    if (index < 0) {
+      continue;
+    }
+#pragma unroll
+    for (int i = 0; i < output_registers; ++i) {
+      state.output[i] = 0.f;
+    }
+    state.sum[0] = state.sum[1] = 0.f;
+    state.reference[0] = state.reference[1] = 0.f;
+    wait(shared.query_full(consumer), query_parity);
+    query_parity ^= 1;
+    if (broadcast_shared_word(shared.query_note(consumer)) == query_has_keys) {
+      KeyStage taken = stages.take();
+      issue_scores(taken);
+      wait_for_products<0>();
+      finish_scores(taken);
+      begin_softmax(state, scores, scale);
+      stages.release_keys(taken);
+      pack_probabilities(probabilities, scores);
+      if constexpr (config::overlap) {
+        // The softmax of a block runs while the matrix unit multiplies the probabilities of the block before.
+#pragma unroll 1
+        while (!taken.last) {
+          const KeyStage next = stages.take();
+          issue_scores(next);
+          issue_output(taken);
+          wait_for_products<1>();
+          finish_scores(next);
+          const Rescale rescale = next_probabilities(next);
+          stages.release_keys(next);
+          finish_output(taken);
+          pack_probabilities(probabilities, scores);
+          if (rescale.needed) {
+            rescale_output(state, rescale);
+          }
+          taken = next;
+        }
+        issue_output(taken);
+        finish_output(taken);
+      } else {
+#pragma unroll 1
+        while (true) {
+          issue_output(taken);
+          finish_output(taken);
+          if (taken.last) {
+            break;
+          }
+          taken = stages.take();
+          issue_scores(taken);
+          wait_for_products<0>();
+          finish_scores(taken);
+          const Rescale rescale = next_probabilities(taken);
+          stages.release_keys(taken);
+          pack_probabilities(probabilities, scores);
+          if (rescale.needed) {
+            rescale_output(state, rescale);
+          }
+        }
+      }
+    }
+    store_result(arguments, shared, state, index, consumer);
+  }
+  if (thread_index() % warpgroup_size == 0) {
+    wait_for_box_copies();
+  }
+}
+
+} // namespace tilewright

@@ -1,0 +1,79 @@
+// From a consumer's registers to the output tensor: normalise, write the log-sum-exp, store the rows as a box.
+#pragma once
+
+#include "kernels/sm90/boxes.cuh"
+#include "kernels/sm90/softmax.cuh"
+
+namespace tilewright {
+
+TILEWRIGHT_DEVICE void synchronize_consumer(int consumer) { synchronize_threads(1 + consumer, warpgroup_size); }
+
+/// Whether a row of the output has memory. (The box's store leaves out the others by itself.)
+TILEWRIGHT_DEVICE bool has_memory(const QueryBlock& query, int row, const TokenGrid& grid) {
+  if constexpr (config::dense) {
+    return query.token(row) < grid.w;
+  } else {
+    return query.exists(row);
+  }
+}
+
+/// The consumer's rows pass through its own query's shared memory, which is then handed back.
+TILEWRIGHT_DEVICE void store_result(const KernelArguments& arguments, const Shared& shared, RowState& state, int index,
+                                    int consumer) {
+  // Derived anew: kept, what this needs would hold registers around the main loop.
+  const int thread = opaque(thread_index()) % warpgroup_size;
+  const int lane = thread % warp_size, warp = thread / warp_size;
+  const AttentionParameters& p = arguments.call.attention;
+  const QueryBlock query = pattern_query_block(arguments.call, index);
+  const int first_row = merged ? 0 : consumer * consumer_rows;
+  const QueryShared staging = shared.query(consumer);
+
+  float inverse[2];
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const int row = first_row + warp * 16 + half * 8 + lane / 4;
+    float sum = state.sum[half];
+    sum += shuffle_xor(sum, 1);
+    sum += shuffle_xor(sum, 2);
+    const bool has_keys = query.valid(row) && sum != 0.f;
+    inverse[half] = has_keys ? reciprocal(sum) : 0.f;
+    if (p.log_sum_exp != nullptr && lane % 4 == 0 && has_memory(query, row, p.query_grid)) {
+      const float log2_sum = state.reference[half] + log2_approximate(sum);
+      store_global(p.log_sum_exp + query.batch * p.log_sum_exp_batch_stride + query.head * p.log_sum_exp_head_stride +
+                       query.token(row),
+                   has_keys ? log2_sum * natural_log_of_2 : negative_infinity());
+    }
+  }
+
+  // A padding row's output may be NaN by now, so it is replaced, not multiplied by 0.
+  const auto normalised = [&](int i) {
+    const float factor = inverse[i / 2 % 2];
+    return TileRows<QueryTile>::has_prefix && factor == 0.f ? 0.f : state.output[i] * factor;
+  };
+  const int row = warp * 16 + lane % 16; // store_matrices: lanes give the addresses of rows, 8 for each matrix
+#pragma unroll
+  for (int column = 0; column < output_registers; column += 8) { // registers: 16 columns of two rows
+    const int chunk = column / 4 + lane / 16;
+    store_matrices(staging.chunk(row, chunk), pack<Element>(normalised(column), normalised(column + 1)),
+                   pack<Element>(normalised(column + 2), normalised(column + 3)),
+                   pack<Element>(normalised(column + 4), normalised(column + 5)),
+                   pack<Element>(normalised(column + 6), normalised(column + 7)));
+  }
+  fence_shared_for_copies();
+  synchronize_consumer(consumer);
+  if (thread == 0) {
+    const HeadBoxes boxes(arguments.video.output, arguments.text.output, arguments.output_heads, query.batch,
+                          query.head);
+    const BoxOrigin origin = boxes.origin(query.text, query.position, query.rows, query.first_row + first_row);
+#pragma unroll
+    for (int panel = 0; panel < panels; ++panel) {
+      copy_box_to_global(boxes.map(query.text), shifted(origin, panel * QueryShared::panel_columns),
+                         staging.base + panel * QueryShared::panel_bytes);
+    }
+    commit_box_copies();
+    wait_for_box_sources();
+    arrive(shared.query_empty(consumer));
+  }
+}
+
+} // namespace tilewright

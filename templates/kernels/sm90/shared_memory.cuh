@@ -1,0 +1,128 @@
+// Who shares what: the roles of a thread block's warpgroups and the layout of its shared memory.
+#pragma once
+
+#include "pattern.cuh"
+
+#include "device/barrier.cuh"
+#include "device/copy.cuh"
+#include "device/shared_tile.cuh"
+#include "device/warpgroup.cuh"
+#include "kernels/mapped_attention_parameters.cuh"
+
+namespace tilewright {
+
+using Element = config::Element;
+using KernelArguments = MappedAttentionArguments<PatternParameters>;
+
+// Warpgroup 0 loads, each of the others computes consumer_rows query rows.
+constexpr int consumer_rows = 64; // the matrix instruction's m
+constexpr int threads = (1 + config::consumers) * warpgroup_size;
+
+// Either all consumers work on one query block, whose keys they all need; or each has a query block of its own, and the
+// loader merges their lists of key blocks so that a block that several of them need is loaded once.
+constexpr bool merged = config::block_q < config::consumers * consumer_rows;
+static_assert(merged ? config::block_q == consumer_rows : config::block_q == config::consumers * consumer_rows,
+              "a query block belongs to one consumer or to all");
+static_assert(
+    !merged || (config::cluster == 1 && !config::overlap),
+    "merged lists leave consumers at different places: a cluster or an overlapped loop could wait for itself");
+static_assert(KeyTile::tokens % config::block_k == 0, "a key tile must be a whole number of key blocks");
+
+using QueryShared = SharedTile<consumer_rows, config::head_dim>; // of one consumer; its result passes through it too
+using KeyShared = SharedTile<config::block_k, config::head_dim>; // one stage's keys, or values
+constexpr int panels = config::head_dim / KeyShared::panel_columns;
+
+// Keys and values travel through a ring of stages. A stage's note tells the consumers what they cannot know: whether
+// the walk through the keys ends there, and which of its keys do not exist.
+constexpr int mask_words = config::block_k / 32;
+constexpr int note_bytes = (1 + mask_words) * 4; // flags, then a bit for each key that exists
+constexpr uint32_t note_last = 1;                // the item's last key block
+constexpr uint32_t note_masked = 2;              // some keys do not exist
+// With merged lists a consumer is told by a queue which stages are its own: flags | stage << 8 | parity << 16.
+constexpr int queue_slots = merged ? config::stages : 0;
+constexpr uint32_t query_has_keys = 1; // what a query's note says
+
+// In the tiled layout a tile's padding rows may hold anything, NaN too, and 0 * NaN is NaN: consumers zero such values.
+// (Elsewhere keys that do not exist are outside the tensor map and arrive as zeros.)
+constexpr bool values_may_be_padding = config::layout_tiled && !config::dense && !config::edges_full;
+
+/// Addresses in shared memory, front to back; a barrier "full" says that the data are there, "empty" that they may be
+/// overwritten.
+struct Shared {
+  static constexpr uint32_t queries = 0;
+  static constexpr uint32_t keys = queries + config::consumers * QueryShared::bytes;
+  static constexpr uint32_t values = keys + config::stages * KeyShared::bytes;
+  static constexpr uint32_t barriers = values + config::stages * KeyShared::bytes;
+  static constexpr uint32_t query_barriers = barriers;
+  static constexpr uint32_t stage_barriers = query_barriers + 2 * config::consumers * barrier_bytes;
+  static constexpr uint32_t queue_barriers = stage_barriers + 4 * config::stages * barrier_bytes;
+  static constexpr uint32_t notes = queue_barriers + config::consumers * queue_slots * barrier_bytes;
+  static constexpr uint32_t query_notes = notes + config::stages * note_bytes;
+  static constexpr uint32_t queue = query_notes + config::consumers * 4;
+  static constexpr uint32_t bytes = queue + config::consumers * queue_slots * 4;
+
+  SharedAddress base;
+
+  TILEWRIGHT_DEVICE SharedAddress at(uint32_t offset, int index, int size) const {
+    return base + offset + static_cast<uint32_t>(index * size);
+  }
+  TILEWRIGHT_DEVICE QueryShared query(int consumer) const { return {at(queries, consumer, QueryShared::bytes)}; }
+  TILEWRIGHT_DEVICE KeyShared key(int stage) const { return {at(keys, stage, KeyShared::bytes)}; }
+  TILEWRIGHT_DEVICE KeyShared value(int stage) const { return {at(values, stage, KeyShared::bytes)}; }
+
+  TILEWRIGHT_DEVICE SharedAddress query_full(int consumer) const { return at(query_barriers, consumer, barrier_bytes); }
+  TILEWRIGHT_DEVICE SharedAddress query_empty(int consumer) const { return query_full(config::consumers + consumer); }
+  TILEWRIGHT_DEVICE SharedAddress key_full(int stage) const { return at(stage_barriers, stage, barrier_bytes); }
+  TILEWRIGHT_DEVICE SharedAddress key_empty(int stage) const { return key_full(config::stages + stage); }
+  TILEWRIGHT_DEVICE SharedAddress value_full(int stage) const { return key_full(2 * config::stages + stage); }
+  TILEWRIGHT_DEVICE SharedAddress value_empty(int stage) const { return key_full(3 * config::stages + stage); }
+  TILEWRIGHT_DEVICE SharedAddress queue_full(int consumer, int slot) const {
+    return at(queue_barriers, consumer * queue_slots + slot, barrier_bytes);
+  }
+
+  TILEWRIGHT_DEVICE SharedAddress note(int stage) const { return at(notes, stage, note_bytes); }
+  TILEWRIGHT_DEVICE SharedAddress key_mask(int stage) const { return note(stage) + 4; }
+  TILEWRIGHT_DEVICE SharedAddress query_note(int consumer) const { return at(query_notes, consumer, 4); }
+  TILEWRIGHT_DEVICE SharedAddress queue_entry(int consumer, int slot) const {
+    return at(queue, consumer * queue_slots + slot, 4);
+  }
+
+  /// One thread, once, before the others begin.
+  TILEWRIGHT_DEVICE void initialize() const {
+    for (int consumer = 0; consumer < config::consumers; ++consumer) {
+      initialize_barrier(query_full(consumer), 1);
+      initialize_barrier(query_empty(consumer), 1);
+      for (int slot = 0; slot < queue_slots; ++slot) {
+        initialize_barrier(queue_full(consumer, slot), 1);
+      }
+    }
+    for (int stage = 0; stage < config::stages; ++stage) {
+      initialize_barrier(key_full(stage), 1);
+      initialize_barrier(value_full(stage), 1);
+      initialize_barrier(key_empty(stage), releases_per_stage);
+      initialize_barrier(value_empty(stage), releases_per_stage);
+    }
+    publish_barriers();
+  }
+
+  // A consumer's warps release a stage one by one, in every thread block that the stage's data were copied to.
+  static constexpr int releases_per_consumer = warps_per_warpgroup;
+  static constexpr int releases_per_stage = config::consumers * releases_per_consumer * config::cluster;
+};
+static_assert(Shared::bytes == config::shared_bytes, "schedule and kernel must agree on the shared memory");
+
+/// A place in the ring of stages, and the parity of the phase that fills it. Whoever waits for a stage to be empty
+/// waits for the phase before: the other parity.
+struct RingPlace {
+  int stage = 0;
+  uint32_t parity = 0;
+
+  TILEWRIGHT_DEVICE void advance() {
+    if (++stage == config::stages) {
+      stage = 0;
+      parity ^= 1;
+    }
+  }
+};
+
+} // namespace tilewright

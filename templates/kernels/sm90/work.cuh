@@ -1,0 +1,83 @@
+// Which items a thread block computes, one after the other. Loaders and consumers walk through the same list.
+#pragma once
+
+#include "kernels/sm90/shared_memory.cuh"
+
+namespace tilewright {
+
+/// The items of one cluster. Numbers count the text's items of all heads first, then the video's, head by head: what
+/// runs at the same time shares keys. A text item takes as long as text_rounds video items, so the clusters that get
+/// one text item more than the others sit out as many rounds of the video: all end at about the same time.
+class WorkList {
+public:
+  TILEWRIGHT_DEVICE explicit WorkList(const WorkParameters& work) : work_(work), item_(cluster()) {
+    if (!text()) {
+      begin_video();
+    }
+  }
+
+  TILEWRIGHT_DEVICE bool done() const { return item_ >= text_items() + work_.heads * work_.video_items; }
+
+  TILEWRIGHT_DEVICE void advance() {
+    if (text()) {
+      item_ += clusters();
+      if (!text()) {
+        begin_video();
+      }
+    } else {
+      ++round_;
+      find_item();
+    }
+  }
+
+  /// The number of a consumer's query block, as pattern_query_block counts them; -1: there is none for this consumer.
+  TILEWRIGHT_DEVICE int query_block(const AttentionParameters& p, int consumer) const {
+    const int number = text() ? item_ : item_ - text_items();
+    const int per_head = text() ? work_.text_items : work_.video_items;
+    const int first = text() ? work_.video_blocks : 0;
+    const int end = text() ? p.query_blocks : work_.video_blocks;
+    const int head = number / per_head, within = number % per_head;
+    if constexpr (merged) {
+      const int block = first + within * config::consumers + consumer;
+      return block >= end ? -1 : head * p.query_blocks + (text() ? block : time_first(p.query_grid, block));
+    } else {
+      return head * p.query_blocks + first + within * config::cluster + rank();
+    }
+  }
+
+private:
+  static TILEWRIGHT_DEVICE int rank() { return config::cluster == 1 ? 0 : block_index() % config::cluster; }
+  static TILEWRIGHT_DEVICE int cluster() { return block_index() / config::cluster; }
+  static TILEWRIGHT_DEVICE int clusters() { return grid_size() / config::cluster; }
+
+  TILEWRIGHT_DEVICE int text_items() const { return config::text ? work_.heads * work_.text_items : 0; }
+  TILEWRIGHT_DEVICE bool text() const { return config::text && item_ < text_items(); }
+  TILEWRIGHT_DEVICE int late_clusters() const { return text_items() % clusters(); }
+  TILEWRIGHT_DEVICE int late_rounds() const { return late_clusters() == 0 ? 0 : work_.text_rounds; }
+
+  TILEWRIGHT_DEVICE void begin_video() {
+    round_ = cluster() < late_clusters() ? late_rounds() : 0;
+    find_item();
+  }
+
+  TILEWRIGHT_DEVICE void find_item() {
+    const int late = late_rounds();
+    const int early_items = late * (clusters() - late_clusters());
+    item_ = text_items() + (round_ < late ? round_ * (clusters() - late_clusters()) + cluster() - late_clusters()
+                                          : early_items + (round_ - late) * clusters() + cluster());
+  }
+
+  /// Neighbours along t share most of their lists, so consumers get query blocks in an order in which t runs fastest.
+  static TILEWRIGHT_DEVICE int time_first(const TokenGrid& grid, int block) {
+    constexpr int blocks_per_tile = QueryTile::tokens / config::block_q;
+    const int tile = block / blocks_per_tile, plane = tile / grid.tiles_t;
+    const int t = tile % grid.tiles_t, w = plane % grid.tiles_w, h = plane / grid.tiles_w;
+    return ((t * grid.tiles_h + h) * grid.tiles_w + w) * blocks_per_tile + block % blocks_per_tile;
+  }
+
+  const WorkParameters& work_;
+  int item_;      // text items of all heads, then video items
+  int round_ = 0; // of the video
+};
+
+} // namespace tilewright
