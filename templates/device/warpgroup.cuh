@@ -35,6 +35,10 @@ TILEWRIGHT_DEVICE bool elect_lane() {
 /// The value that `lane` gives, in all lanes.
 TILEWRIGHT_DEVICE int broadcast(int value, int lane) { return __shfl_sync(all_lanes, value, lane); }
 
+/// A word that is the same in all lanes, so that the compiler knows it: a loop that ends by it keeps its addresses in
+/// registers that lanes share (a shuffle or a vote does not bring that about, redux.sync does).
+TILEWRIGHT_DEVICE uint32_t uniform(uint32_t word) { return __reduce_or_sync(all_lanes, word); }
+
 /// The smallest of all lanes' values, in all lanes.
 TILEWRIGHT_DEVICE int minimum_of_lanes(int value) { return __reduce_min_sync(all_lanes, value); }
 

@@ -1,6 +1,7 @@
 // Attention forward for Hopper (sm_90a): TMA, mbarriers, wgmma. A thread block stays on its multiprocessor and computes
 // one item after the other. Its first warpgroup loads: queries, and keys and values through a ring of config::stages
-// shared-memory stages. The others compute 64 query rows each: scores = Q K^T, softmax, output += P V.
+// shared-memory stages; it also writes the zeros of rows that attend to nothing. The others compute 64 query rows each:
+// scores = Q K^T, softmax, output += P V.
 //
 // Reading order: sm90/shared_memory.cuh (what they share), work.cuh (which items), loaders.cuh, consumer.cuh (the main
 // loop), softmax.cuh, epilogue.cuh.
@@ -8,6 +9,7 @@
 
 #include "device/cluster.cuh"
 #include "kernels/sm90/consumer.cuh"
+#include "kernels/sm90/idle_rows.cuh"
 #include "kernels/sm90/loaders.cuh"
 
 namespace tilewright {
@@ -50,6 +52,8 @@ attention_forward(TILEWRIGHT_ARGUMENT(tilewright::KernelArguments, arguments)) {
       }
     } else if (warp == 1) {
       load_queries(arguments, shared);
+    } else if (warp == 2 && !always_has_work) {
+      clear_idle_rows(arguments);
     }
   } else {
     claim_registers<config::consumer_registers>();

@@ -3,15 +3,8 @@
 
 #include "kernels/sm90/epilogue.cuh"
 #include "kernels/sm90/softmax.cuh"
-#include "kernels/sm90/work.cuh"
 
 namespace tilewright {
-
-/// The word as lane 0 reads it: lane 0 is also who releases the place later. The compiler knows that all lanes have the
-/// same.
-TILEWRIGHT_DEVICE uint32_t broadcast_shared_word(SharedAddress address) {
-  return static_cast<uint32_t>(broadcast(static_cast<int>(load_shared_word(address)), 0));
-}
 
 /// A key block that has arrived.
 struct KeyStage {
@@ -32,7 +25,7 @@ public:
     uint32_t note;
     if constexpr (merged) {
       wait(shared_.queue_full(consumer_, place_.stage), place_.parity);
-      note = broadcast_shared_word(shared_.queue_entry(consumer_, place_.stage));
+      note = uniform_shared_word(shared_.queue_entry(consumer_, place_.stage));
       taken.stage = static_cast<int>(note >> 8 & 0xff);
       taken.parity = note >> 16;
       wait(shared_.key_full(taken.stage), taken.parity);
@@ -40,7 +33,7 @@ public:
       taken.stage = place_.stage;
       taken.parity = place_.parity;
       wait(shared_.key_full(taken.stage), taken.parity);
-      note = broadcast_shared_word(shared_.note(taken.stage));
+      note = uniform_shared_word(shared_.note(taken.stage));
     }
     place_.advance();
     taken.last = (note & note_last) != 0;
@@ -163,69 +156,56 @@ TILEWRIGHT_DEVICE void consume(const KernelArguments& arguments, const Shared& s
   };
 
   uint32_t query_parity = 0;
-  for (WorkList work(arguments.work); !work.done(); work.advance()) {
-    const int index = work.query_block(arguments.call.attention, consumer);
-    if (index < 0) {
-      continue;
-    }
+  // Returns the number of the next query block, once its rows are there.
+  const auto next_query = [&] {
+    wait(shared.query_full(consumer), query_parity);
+    query_parity ^= 1;
+    return static_cast<int>(uniform_shared_word(shared.query_note(consumer)));
+  };
+  // No condition stands around the inner loop: the compiler would keep addresses in vector registers.
+  while (next_query() != no_more_queries) {
 #pragma unroll
     for (int i = 0; i < output_registers; ++i) {
       state.output[i] = 0.f;
     }
-    state.sum[0] = state.sum[1] = 0.f;
-    state.reference[0] = state.reference[1] = 0.f;
-    wait(shared.query_full(consumer), query_parity);
-    query_parity ^= 1;
-    if (broadcast_shared_word(shared.query_note(consumer)) == query_has_keys) {
-      KeyStage taken = stages.take();
-      issue_scores(taken);
-      wait_for_products<0>();
-      finish_scores(taken);
-      begin_softmax(state, scores, scale);
-      stages.release_keys(taken);
-      pack_probabilities(probabilities, scores);
+    KeyStage taken = stages.take();
+    issue_scores(taken);
+    wait_for_products<0>();
+    finish_scores(taken);
+    begin_softmax(state, scores, scale);
+    stages.release_keys(taken);
+    pack_probabilities(probabilities, scores);
+#pragma unroll 1
+    while (!taken.last) {
+      KeyStage next;
       if constexpr (config::overlap) {
         // The softmax of a block runs while the matrix unit multiplies the probabilities of the block before.
-#pragma unroll 1
-        while (!taken.last) {
-          const KeyStage next = stages.take();
-          issue_scores(next);
-          issue_output(taken);
-          wait_for_products<1>();
-          finish_scores(next);
-          const Rescale rescale = next_probabilities(next);
-          stages.release_keys(next);
-          finish_output(taken);
-          pack_probabilities(probabilities, scores);
-          if (rescale.needed) {
-            rescale_output(state, rescale);
-          }
-          taken = next;
-        }
+        next = stages.take();
+        issue_scores(next);
+        issue_output(taken);
+        wait_for_products<1>();
+      } else {
         issue_output(taken);
         finish_output(taken);
-      } else {
-#pragma unroll 1
-        while (true) {
-          issue_output(taken);
-          finish_output(taken);
-          if (taken.last) {
-            break;
-          }
-          taken = stages.take();
-          issue_scores(taken);
-          wait_for_products<0>();
-          finish_scores(taken);
-          const Rescale rescale = next_probabilities(taken);
-          stages.release_keys(taken);
-          pack_probabilities(probabilities, scores);
-          if (rescale.needed) {
-            rescale_output(state, rescale);
-          }
-        }
+        next = stages.take();
+        issue_scores(next);
+        wait_for_products<0>();
       }
+      finish_scores(next);
+      const Rescale rescale = next_probabilities(next);
+      stages.release_keys(next);
+      if constexpr (config::overlap) {
+        finish_output(taken);
+      }
+      pack_probabilities(probabilities, scores);
+      if (rescale.needed) {
+        rescale_output(state, rescale);
+      }
+      taken = next;
     }
-    store_result(arguments, shared, state, index, consumer);
+    issue_output(taken);
+    finish_output(taken);
+    store_result(arguments, shared, state, consumer);
   }
   if (thread_index() % warpgroup_size == 0) {
     wait_for_box_copies();

@@ -18,13 +18,14 @@ TILEWRIGHT_DEVICE bool has_memory(const QueryBlock& query, int row, const TokenG
 }
 
 /// The consumer's rows pass through its own query's shared memory, which is then handed back.
-TILEWRIGHT_DEVICE void store_result(const KernelArguments& arguments, const Shared& shared, RowState& state, int index,
+TILEWRIGHT_DEVICE void store_result(const KernelArguments& arguments, const Shared& shared, RowState& state,
                                     int consumer) {
   // Derived anew: kept, what this needs would hold registers around the main loop.
   const int thread = opaque(thread_index()) % warpgroup_size;
   const int lane = thread % warp_size, warp = thread / warp_size;
   const AttentionParameters& p = arguments.call.attention;
-  const QueryBlock query = pattern_query_block(arguments.call, index);
+  const QueryBlock query =
+      pattern_query_block(arguments.call, static_cast<int>(uniform_shared_word(shared.query_note(consumer))));
   const int first_row = merged ? 0 : consumer * consumer_rows;
   const QueryShared staging = shared.query(consumer);
 
@@ -35,13 +36,13 @@ TILEWRIGHT_DEVICE void store_result(const KernelArguments& arguments, const Shar
     float sum = state.sum[half];
     sum += shuffle_xor(sum, 1);
     sum += shuffle_xor(sum, 2);
-    const bool has_keys = query.valid(row) && sum != 0.f;
-    inverse[half] = has_keys ? reciprocal(sum) : 0.f;
+    const bool valid = query.valid(row);
+    inverse[half] = valid ? reciprocal(sum) : 0.f;
     if (p.log_sum_exp != nullptr && lane % 4 == 0 && has_memory(query, row, p.query_grid)) {
       const float log2_sum = state.reference[half] + log2_approximate(sum);
       store_global(p.log_sum_exp + query.batch * p.log_sum_exp_batch_stride + query.head * p.log_sum_exp_head_stride +
                        query.token(row),
-                   has_keys ? log2_sum * natural_log_of_2 : negative_infinity());
+                   valid ? log2_sum * natural_log_of_2 : negative_infinity());
     }
   }
 

@@ -9,12 +9,6 @@ namespace tilewright {
 
 constexpr uint32_t whole_cluster = (1u << config::cluster) - 1;
 
-/// A query block without a key, or without a query: nothing to compute, though its rows may have to be zeroed. The
-/// thread blocks of a cluster must agree (they load keys for each other), so there only the keys count.
-TILEWRIGHT_DEVICE bool has_work(const KernelArguments& arguments, const QueryBlock& query) {
-  return (config::cluster > 1 || query.first_row < query.valid_end) && !KeyBlocks(arguments.call, query).done();
-}
-
 TILEWRIGHT_DEVICE void load_query(const KernelArguments& arguments, const QueryBlock& query, int row, QueryShared tile,
                                   SharedAddress barrier) {
   const HeadBoxes boxes(arguments.video.query, arguments.text.query, arguments.query_heads, query.batch, query.head);
@@ -26,9 +20,14 @@ TILEWRIGHT_DEVICE void load_query(const KernelArguments& arguments, const QueryB
   }
 }
 
-/// Brings every consumer's query rows as soon as the consumer has handed back the place of the last ones.
+/// Brings every consumer's query rows, and their query block's number, as soon as the consumer has handed back the
+/// place of the last ones.
 TILEWRIGHT_DEVICE void load_queries(const KernelArguments& arguments, const Shared& shared) {
   uint32_t parities = 0; // of each consumer's phase, a bit each
+  const auto wait_for_place = [&](int consumer) {
+    wait(shared.query_empty(consumer), (parities >> consumer & 1) ^ 1);
+    parities ^= 1u << consumer;
+  };
   for (WorkList work(arguments.work); !work.done(); work.advance()) {
 #pragma unroll 1
     for (int consumer = 0; consumer < config::consumers; ++consumer) {
@@ -37,19 +36,24 @@ TILEWRIGHT_DEVICE void load_queries(const KernelArguments& arguments, const Shar
         continue;
       }
       const QueryBlock query = pattern_query_block(arguments.call, index);
-      const bool work_to_do = has_work(arguments, query);
-      wait(shared.query_empty(consumer), (parities >> consumer & 1) ^ 1);
-      parities ^= 1u << consumer;
-      if (elect_lane()) {
-        store_shared(shared.query_note(consumer), work_to_do ? query_has_keys : 0u);
-        if (work_to_do) {
-          arrive_expecting(shared.query_full(consumer), QueryShared::bytes);
-          load_query(arguments, query, merged ? 0 : consumer * consumer_rows, shared.query(consumer),
-                     shared.query_full(consumer));
-        } else {
-          arrive(shared.query_full(consumer));
-        }
+      if (!has_work(arguments, query)) {
+        continue;
       }
+      wait_for_place(consumer);
+      if (elect_lane()) {
+        store_shared(shared.query_note(consumer), static_cast<uint32_t>(index));
+        arrive_expecting(shared.query_full(consumer), QueryShared::bytes);
+        load_query(arguments, query, merged ? 0 : consumer * consumer_rows, shared.query(consumer),
+                   shared.query_full(consumer));
+      }
+    }
+  }
+#pragma unroll 1
+  for (int consumer = 0; consumer < config::consumers; ++consumer) {
+    wait_for_place(consumer);
+    if (elect_lane()) {
+      store_shared(shared.query_note(consumer), static_cast<uint32_t>(no_more_queries));
+      arrive(shared.query_full(consumer));
     }
   }
 }

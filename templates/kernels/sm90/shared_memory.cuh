@@ -40,7 +40,8 @@ constexpr uint32_t note_last = 1;                // the item's last key block
 constexpr uint32_t note_masked = 2;              // some keys do not exist
 // With merged lists a consumer is told by a queue which stages are its own: flags | stage << 8 | parity << 16.
 constexpr int queue_slots = merged ? config::stages : 0;
-constexpr uint32_t query_has_keys = 1; // what a query's note says
+// A consumer's query note is the number of its query block, or:
+constexpr int no_more_queries = -1;
 
 // In the tiled layout a tile's padding rows may hold anything, NaN too, and 0 * NaN is NaN: consumers zero such values.
 // (Elsewhere keys that do not exist are outside the tensor map and arrive as zeros.)
@@ -110,6 +111,9 @@ struct Shared {
   static constexpr int releases_per_stage = config::consumers * releases_per_consumer * config::cluster;
 };
 static_assert(Shared::bytes == config::shared_bytes, "schedule and kernel must agree on the shared memory");
+
+/// The word; the compiler knows that all lanes have the same. When it returns all lanes have read.
+TILEWRIGHT_DEVICE uint32_t uniform_shared_word(SharedAddress address) { return uniform(load_shared_word(address)); }
 
 /// A place in the ring of stages, and the parity of the phase that fills it. Whoever waits for a stage to be empty
 /// waits for the phase before: the other parity.

@@ -80,4 +80,16 @@ private:
   int round_ = 0; // of the video
 };
 
+// Patterns whose query blocks all have keys, where all rows are queries.
+template <class Parameters> constexpr bool lists_may_be_empty = false;
+template <> constexpr bool lists_may_be_empty<BlockListParameters> = true;
+constexpr bool always_has_work = !lists_may_be_empty<PatternParameters> && !TileRows<QueryTile>::may_be_partial;
+
+/// Whether a query block has keys, and queries: else consumers never hear of it. The thread blocks of a cluster must
+/// agree (they load keys for each other), so there only the keys count.
+TILEWRIGHT_DEVICE bool has_work(const KernelArguments& arguments, const QueryBlock& query) {
+  return always_has_work ||
+         ((config::cluster > 1 || query.first_row < query.valid_end) && !KeyBlocks(arguments.call, query).done());
+}
+
 } // namespace tilewright
