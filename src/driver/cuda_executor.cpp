@@ -7,7 +7,6 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include "cache/cache.hpp"
 #include "driver/cuda_device.hpp"
 #include "driver/cuda_kernel.hpp"
 #include "driver/kernel_table.hpp"
@@ -29,8 +28,7 @@ bool can_load(const std::shared_ptr<const CudaDevice>& device, const cache::Cach
   }
 }
 
-cache::Toolchain toolchain_for(const std::shared_ptr<const CudaDevice>& device) {
-  cache::Toolchain toolchain = cache::default_toolchain();
+cache::Toolchain with_device(cache::Toolchain toolchain, const std::shared_ptr<const CudaDevice>& device) {
   toolchain.loadable = [device](const cache::CacheEntry& entry) { return can_load(device, entry); };
   return toolchain;
 }
@@ -38,8 +36,9 @@ cache::Toolchain toolchain_for(const std::shared_ptr<const CudaDevice>& device) 
 class CudaExecutor final : public Executor {
 public:
   CudaExecutor(std::shared_ptr<const CudaDevice> device, const CacheOptions& options,
-               support::MessageCallback on_message)
-      : device_(std::move(device)), cache_(options, std::move(on_message), toolchain_for(device_)) {}
+               support::MessageCallback on_message, cache::Toolchain toolchain)
+      : device_(std::move(device)), cache_(options, std::move(on_message), with_device(std::move(toolchain), device_)) {
+  }
 
   [[nodiscard]] const DeviceDescription& device() const noexcept override { return device_->description(); }
 
@@ -132,14 +131,15 @@ void CudaExecutor::check_pointer(const void* pointer, const char* name) const {
 
 } // namespace
 
-std::shared_ptr<Executor> make_cuda_executor(int device, const CacheOptions& cache,
+std::shared_ptr<Executor> make_cuda_executor(int device, const CacheOptions& options,
                                              support::MessageCallback on_message) {
-  return make_cuda_executor(std::make_shared<const CudaDevice>(device), cache, std::move(on_message));
+  return make_cuda_executor(std::make_shared<const CudaDevice>(device), options, std::move(on_message));
 }
 
-std::shared_ptr<Executor> make_cuda_executor(std::shared_ptr<const cuda::CudaDevice> device, const CacheOptions& cache,
-                                             support::MessageCallback on_message) {
-  return std::make_shared<CudaExecutor>(std::move(device), cache, std::move(on_message));
+std::shared_ptr<Executor> make_cuda_executor(std::shared_ptr<const cuda::CudaDevice> device,
+                                             const CacheOptions& options, support::MessageCallback on_message,
+                                             cache::Toolchain toolchain) {
+  return std::make_shared<CudaExecutor>(std::move(device), options, std::move(on_message), std::move(toolchain));
 }
 
 } // namespace tilewright

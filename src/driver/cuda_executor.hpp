@@ -3,6 +3,7 @@
 
 #include <memory>
 
+#include "cache/cache.hpp"
 #include "driver/executor.hpp"
 #include "support/messages.hpp"
 #include <tilewright/cache.hpp>
@@ -21,11 +22,12 @@ class CudaDevice;
 ///            cache, loaded at once (never lazily, so that a later graph capture can launch it) and kept for the
 ///            executor's lifetime: keep the executor alive as long as graphs that captured its launches.
 /// launch()   enqueues on the caller's stream and returns; nothing is allocated and nothing synchronises.
-std::shared_ptr<Executor> make_cuda_executor(int device, const CacheOptions& cache = {},
+std::shared_ptr<Executor> make_cuda_executor(int device, const CacheOptions& options = {},
                                              support::MessageCallback on_message = {});
 
-/// The same on a device that is already open.
+/// The same on a device that is already open, with a toolchain that tests may put in place of NVRTC.
 std::shared_ptr<Executor> make_cuda_executor(std::shared_ptr<const cuda::CudaDevice> device,
-                                             const CacheOptions& cache = {}, support::MessageCallback on_message = {});
+                                             const CacheOptions& options = {}, support::MessageCallback on_message = {},
+                                             cache::Toolchain toolchain = cache::default_toolchain());
 
 } // namespace tilewright
