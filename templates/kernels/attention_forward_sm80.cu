@@ -1,5 +1,5 @@
-// Attention forward for every GPU from sm_80 up: mma.sync, ldmatrix, cp.async. One thread block computes config::block_q
-// query rows of one head against the key blocks that the pattern names, with an online softmax.
+// Attention forward for every GPU from sm_80 up: mma.sync, ldmatrix, cp.async. One thread block computes
+// config::block_q query rows of one head against the key blocks that the pattern names, with an online softmax.
 //
 // Each warp owns 16 or 32 query rows. Keys and values pass through a ring of config::stages shared-memory stages.
 #include "pattern.cuh"
@@ -17,26 +17,32 @@ using KernelArguments = AttentionArguments<PatternParameters>;
 
 constexpr int threads = config::warps * warp_size;
 constexpr int warp_rows = config::block_q / config::warps;
-constexpr int row_groups = warp_rows / 16;       // 16 rows: the matrix instruction's m
-constexpr int key_groups = config::block_k / 16; // 16 keys: its k in P V, and two of its n in Q K^T
+constexpr int row_groups = warp_rows / 16; // 16 rows: the matrix instruction's m
+constexpr int step_keys = 32;              // keys of a stage that are in registers at a time
+constexpr int key_groups = step_keys / 16; // 16 keys: its k in P V, and two of its n in Q K^T
 constexpr int depth_groups = config::head_dim / 16;
-constexpr int score_columns = config::block_k / 8; // fragments of 8 columns
+constexpr int score_columns = step_keys / 8; // fragments of 8 columns
 constexpr int output_columns = config::head_dim / 8;
+static_assert(config::stages >= 2, "one stage is loaded while another is computed on");
 static_assert(warp_rows % 16 == 0, "a warp owns a multiple of 16 query rows");
 static_assert(KeyTile::tokens % config::block_k == 0, "a key tile must be a whole number of key blocks");
 
 using QueryShared = SharedTile<config::block_q, config::head_dim>;
 using KeyShared = SharedTile<config::block_k, config::head_dim>;
-constexpr int stage_bytes = 2 * KeyShared::bytes; // keys, then values
-constexpr int mask_words = config::block_k / 32;  // of a stage: which keys are valid, a bit each
+constexpr int stage_bytes = 2 * KeyShared::bytes;       // keys, then values
+constexpr int mask_words = config::block_k / step_keys; // of a stage: which keys are valid, a bit each
+static_assert(step_keys == warp_size, "a warp's vote is the mask of one step");
 constexpr int masks_offset = QueryShared::bytes + config::stages * stage_bytes;
-constexpr int walks_offset = masks_offset + (config::stages * mask_words * 4 + copy_bytes - 1) / copy_bytes * copy_bytes;
+constexpr int walks_offset =
+    masks_offset + (config::stages * mask_words * 4 + copy_bytes - 1) / copy_bytes * copy_bytes;
 constexpr int walk_bytes = parked_bytes<KeyBlocks::State>;
-static_assert(walks_offset + 2 * walk_bytes <= config::shared_bytes, "the schedule's shared memory must hold all of it");
+static_assert(walks_offset + 2 * walk_bytes <= config::shared_bytes,
+              "the schedule's shared memory must hold all of it");
 
 /// Rows first_row .. of a tile, from global memory into a shared tile; rows that are not contained become zeros.
 template <class Shared, class Contains, class Token>
-TILEWRIGHT_DEVICE void load_rows(Shared tile, const void* tensor, int64_t token_stride, Contains contains, Token token) {
+TILEWRIGHT_DEVICE void load_rows(Shared tile, const void* tensor, int64_t token_stride, Contains contains,
+                                 Token token) {
   constexpr int rows_per_pass = threads / Shared::chunks_per_row;
   static_assert(Shared::rows % rows_per_pass == 0, "the threads must copy whole rows");
   const int chunk = thread_index() % Shared::chunks_per_row;
@@ -62,23 +68,28 @@ TILEWRIGHT_DEVICE void load_keys(KeyShared tile, const void* tensor, int64_t tok
 TILEWRIGHT_DEVICE void store_key_mask(SharedAddress mask, const KeyBlocks& block) {
   if constexpr (TileRows<KeyTile>::may_be_partial) {
     for (int word = warp_index(); word < mask_words; word += config::warps) {
-      const uint32_t bits = vote(block.rows().contains(block.first_row() + word * 32 + lane_index()));
+      const uint32_t bits = vote(block.rows().contains(block.first_row() + word * step_keys + lane_index()));
       store_shared(mask + static_cast<uint32_t>(word) * 4, bits);
     }
   }
 }
 
-/// What a warp keeps of its rows from one key block to the next. Row r of a group belongs to lane 4 (r % 8) and the next
-/// three, half r / 8.
+/// What a warp keeps of its rows from one key block to the next. Row r of a group belongs to lane 4 (r % 8) and the
+/// next three, half r / 8.
 struct RowState {
-  float maximum[row_groups][2]; // of the raw scores so far
+  float maximum[row_groups][2]; // of the raw scores: the reference of the exponents; -inf before the first valid key
   float sum[row_groups][2];     // of this thread's exponentials
   float output[row_groups][output_columns][4];
 };
 
-/// scores = Q K^T for the warp's rows.
+/// What exponents are taken against. A row that has met no valid key takes 0, so that no NaN arises.
+TILEWRIGHT_DEVICE float exponent_reference(float row_maximum, float scale) {
+  return row_maximum == negative_infinity() ? 0.f : row_maximum * scale;
+}
+
+/// scores = Q K^T for the warp's rows and the step's keys.
 TILEWRIGHT_DEVICE void multiply_query_key(float (&scores)[row_groups][score_columns][4], QueryShared query,
-                                          KeyShared key, int warp_row, int lane) {
+                                          KeyShared key, int first_key, int warp_row, int lane) {
 #pragma unroll
   for (int group = 0; group < row_groups; ++group) {
 #pragma unroll
@@ -91,8 +102,8 @@ TILEWRIGHT_DEVICE void multiply_query_key(float (&scores)[row_groups][score_colu
   }
   lane = opaque(lane);
   const int query_row = warp_row + lane % 16, query_half = lane / 16;
-  const int key_row = lane % 8 + lane / 16 * 8, key_half = lane / 8 % 2;
-#pragma unroll 4 // all of them: ptxas would prefetch operands until it spills
+  const int key_row = first_key + lane % 8 + lane / 16 * 8, key_half = lane / 8 % 2;
+#pragma unroll
   for (int depth = 0; depth < depth_groups; ++depth) {
     uint32_t a[row_groups][4];
 #pragma unroll
@@ -112,55 +123,77 @@ TILEWRIGHT_DEVICE void multiply_query_key(float (&scores)[row_groups][score_colu
   }
 }
 
-/// Scores of keys that are not valid become -inf.
-TILEWRIGHT_DEVICE void mask_scores(float (&scores)[row_groups][score_columns][4], SharedAddress mask, int lane) {
+/// Scores of keys that are not valid become -inf. valid: a bit for each of the step's keys.
+TILEWRIGHT_DEVICE void mask_scores(float (&scores)[row_groups][score_columns][4], uint32_t valid, int lane) {
+  if (valid == all_lanes) {
+    return;
+  }
+  const uint32_t of_lane = valid >> (lane % 4 * 2);
 #pragma unroll
-  for (int word = 0; word < mask_words; ++word) {
-    const uint32_t bits = load_shared_word(mask + static_cast<uint32_t>(word) * 4);
-    if (bits == all_lanes) {
-      continue;
-    }
-    const uint32_t of_lane = bits >> (lane % 4 * 2);
+  for (int column = 0; column < score_columns; ++column) {
 #pragma unroll
-    for (int column = 0; column < 4; ++column) {
+    for (int i = 0; i < 2; ++i) {
+      if ((of_lane >> (column * 8 + i) & 1) == 0) {
 #pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        if ((of_lane >> (column * 8 + i) & 1) == 0) {
-#pragma unroll
-          for (int group = 0; group < row_groups; ++group) {
-            scores[group][4 * word + column][i] = negative_infinity();
-            scores[group][4 * word + column][i + 2] = negative_infinity();
-          }
+        for (int group = 0; group < row_groups; ++group) {
+          scores[group][column][i] = negative_infinity();
+          scores[group][column][i + 2] = negative_infinity();
         }
       }
     }
   }
 }
 
-/// Turns scores into exp2(scale (score - row maximum)) and brings the state to the new maximum.
-TILEWRIGHT_DEVICE void softmax_step(RowState& state, float (&scores)[row_groups][score_columns][4], float scale) {
+/// Moves the rows' reference maxima where a score exceeds one by more than the schedule tolerates, and rescales what
+/// was accumulated against the old ones.
+TILEWRIGHT_DEVICE void raise_maximum(RowState& state, const float (&scores)[row_groups][score_columns][4],
+                                     float scale) {
+  // Exponentials of up to 2^8 lose nothing in either element type, and most steps then leave the output alone.
+  constexpr float tolerated_growth = config::softmax_lazy ? 8.f : 0.f;
+  float row_maximum[row_groups][2];
+  bool grows = false;
 #pragma unroll
   for (int group = 0; group < row_groups; ++group) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      float row_maximum = state.maximum[group][half];
+      float largest = maximum(scores[group][0][2 * half], scores[group][0][2 * half + 1]);
 #pragma unroll
-      for (int column = 0; column < score_columns; ++column) {
-        row_maximum = maximum(row_maximum, scores[group][column][2 * half]);
-        row_maximum = maximum(row_maximum, scores[group][column][2 * half + 1]);
+      for (int column = 1; column < score_columns; ++column) {
+        largest = maximum(largest, maximum(scores[group][column][2 * half], scores[group][column][2 * half + 1]));
       }
-      row_maximum = maximum(row_maximum, shuffle_xor(row_maximum, 1));
-      row_maximum = maximum(row_maximum, shuffle_xor(row_maximum, 2));
-      // A row that has met no valid key yet keeps -inf; its exponents are taken against 0 so that no NaN arises.
-      const float reference = row_maximum == negative_infinity() ? 0.f : row_maximum * scale;
-      const float rescale = exp2_approximate(state.maximum[group][half] * scale - reference);
-      state.maximum[group][half] = row_maximum;
+      largest = maximum(largest, shuffle_xor(largest, 1));
+      largest = maximum(largest, shuffle_xor(largest, 2));
+      row_maximum[group][half] = largest;
+      grows = grows || (largest - state.maximum[group][half]) * scale > tolerated_growth;
+    }
+  }
+  if (vote(grows) == 0) {
+    return;
+  }
+#pragma unroll
+  for (int group = 0; group < row_groups; ++group) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const float raised = maximum(state.maximum[group][half], row_maximum[group][half]);
+      const float rescale = exp2_approximate(state.maximum[group][half] * scale - exponent_reference(raised, scale));
+      state.maximum[group][half] = raised;
       state.sum[group][half] *= rescale;
 #pragma unroll
       for (int column = 0; column < output_columns; ++column) {
         state.output[group][column][2 * half] *= rescale;
         state.output[group][column][2 * half + 1] *= rescale;
       }
+    }
+  }
+}
+
+/// Turns scores into exp2(scale (score - reference maximum)) and adds them to the row sums.
+TILEWRIGHT_DEVICE void exponentiate(RowState& state, float (&scores)[row_groups][score_columns][4], float scale) {
+#pragma unroll
+  for (int group = 0; group < row_groups; ++group) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const float reference = exponent_reference(state.maximum[group][half], scale);
 #pragma unroll
       for (int column = 0; column < score_columns; ++column) {
 #pragma unroll
@@ -174,11 +207,11 @@ TILEWRIGHT_DEVICE void softmax_step(RowState& state, float (&scores)[row_groups]
   }
 }
 
-/// output += P V for the warp's rows.
+/// output += P V for the warp's rows and the step's keys.
 TILEWRIGHT_DEVICE void multiply_probability_value(RowState& state, const float (&p)[row_groups][score_columns][4],
-                                                  KeyShared value, int lane) {
+                                                  KeyShared value, int first_key, int lane) {
   lane = opaque(lane);
-  const int value_row = lane % 16, value_half = lane / 16;
+  const int value_row = first_key + lane % 16, value_half = lane / 16;
 #pragma unroll
   for (int keys = 0; keys < key_groups; ++keys) {
     // The accumulator's layout of two 8-column fragments is the layout of one 16-column operand.
@@ -268,8 +301,8 @@ attention_forward(TILEWRIGHT_ARGUMENT(tilewright::KernelArguments, arguments)) {
   const AttentionParameters& p = arguments.attention;
   const QueryBlock query = pattern_query_block(arguments, block_index());
   const int kv_head = query.head / p.heads_per_kv_head;
-  const auto* query_rows = static_cast<const uint16_t*>(p.query) + query.batch * p.query_strides.batch +
-                           query.head * p.query_strides.head;
+  const auto* query_rows =
+      static_cast<const uint16_t*>(p.query) + query.batch * p.query_strides.batch + query.head * p.query_strides.head;
   const auto* keys =
       static_cast<const uint16_t*>(p.key) + query.batch * p.key_strides.batch + kv_head * p.key_strides.head;
   const auto* values =
@@ -304,27 +337,22 @@ attention_forward(TILEWRIGHT_ARGUMENT(tilewright::KernelArguments, arguments)) {
     return shared_memory() + masks_offset + static_cast<uint32_t>(stage) * mask_words * 4;
   };
 
-  // The walk over the key blocks is config::stages - 1 blocks ahead of the computation. Between its steps it is parked in
-  // shared memory, in two places by turns, so that one may be read while the other is written.
+  // The walk over the key blocks is config::stages - 1 blocks ahead of the computation. Between its steps it is parked
+  // in shared memory, in two places by turns, so that one may be read while the other is written.
   int walk = 0;
-  const auto walk_place = [&](int place) { return shared_memory() + walks_offset + static_cast<uint32_t>(place) * walk_bytes; };
+  const auto walk_place = [&](int place) {
+    return shared_memory() + walks_offset + static_cast<uint32_t>(place) * walk_bytes;
+  };
   int blocks_in_flight = 0;
-  const auto load_key = [&](int stage, const KeyBlocks& block) {
+  const auto load_stage = [&](int stage, KeyBlocks& block) {
     if (!block.done()) {
       load_keys(key_shared(stage), keys, p.key_strides.token, block);
+      load_keys(value_shared(stage), values, p.value_strides.token, block);
       store_key_mask(key_mask(stage), block);
       ++blocks_in_flight;
-    }
-  };
-  const auto load_value = [&](int stage, const KeyBlocks& block) {
-    if (!block.done()) {
-      load_keys(value_shared(stage), values, p.value_strides.token, block);
-    }
-  };
-  const auto advance = [&](KeyBlocks& block) {
-    if (!block.done()) {
       block.advance();
     }
+    commit_copies();
     walk ^= 1;
     if (thread_index() == 0) {
       park(walk_place(walk), block.state());
@@ -335,57 +363,32 @@ attention_forward(TILEWRIGHT_ARGUMENT(tilewright::KernelArguments, arguments)) {
       query_shared, query_rows, p.query_strides.token, [&](int row) { return query.valid(row); },
       [&](int row) { return query.token(row); });
   KeyBlocks first(arguments, query);
-  if constexpr (config::stages == 1) {
-    load_key(0, first);
-    if (thread_index() == 0) {
-      park(walk_place(walk), first.state());
-    }
-    commit_copies();
-  } else {
 #pragma unroll
-    for (int stage = 0; stage < config::stages - 1; ++stage) {
-      load_key(stage, first);
-      load_value(stage, first);
-      advance(first);
-      commit_copies();
-    }
+  for (int stage = 0; stage < config::stages - 1; ++stage) {
+    load_stage(stage, first);
   }
 
-  float scores[row_groups][score_columns][4];
 #pragma unroll 1
   for (int stage = 0; blocks_in_flight > 0; --blocks_in_flight) {
-    if constexpr (config::stages == 1) {
-      wait_for_copies<0>(); // these keys
-      synchronize_block();  // everybody's copies; everybody has left the values of the last block
-      KeyBlocks block(arguments, parked<KeyBlocks::State>(walk_place(walk)));
-      load_value(0, block);
-      commit_copies();
-      advance(block);
-    } else {
-      wait_for_copies<config::stages - 2>(); // this stage
-      synchronize_block(); // everybody's copies; everybody has left the stage that is loaded next
+    wait_for_copies<config::stages - 2>(); // this stage
+    synchronize_block();                   // everybody's copies; everybody has left the stage that is loaded next
+    {
       const int free_stage = stage == 0 ? config::stages - 1 : stage - 1;
       KeyBlocks block(arguments, parked<KeyBlocks::State>(walk_place(walk)));
-      load_key(free_stage, block);
-      load_value(free_stage, block);
-      commit_copies();
-      advance(block);
+      load_stage(free_stage, block);
     }
-    multiply_query_key(scores, query_shared, key_shared(stage), warp_row, lane);
-    if constexpr (TileRows<KeyTile>::may_be_partial) {
-      mask_scores(scores, key_mask(stage), lane);
+#pragma unroll 1
+    for (int first_key = 0; first_key < config::block_k; first_key += step_keys) {
+      float scores[row_groups][score_columns][4];
+      multiply_query_key(scores, query_shared, key_shared(stage), first_key, warp_row, lane);
+      if constexpr (TileRows<KeyTile>::may_be_partial) {
+        mask_scores(scores, load_shared_word(key_mask(stage) + first_key / step_keys * 4), lane);
+      }
+      raise_maximum(state, scores, p.scale_log2);
+      exponentiate(state, scores, p.scale_log2);
+      multiply_probability_value(state, scores, value_shared(stage), first_key, lane);
     }
-    if constexpr (config::stages == 1) {
-      wait_for_copies<0>(); // these values
-      synchronize_block();  // everybody's copies; everybody has left the keys
-      load_key(0, KeyBlocks(arguments, parked<KeyBlocks::State>(walk_place(walk))));
-      commit_copies();
-    }
-    softmax_step(state, scores, p.scale_log2);
-    multiply_probability_value(state, scores, value_shared(stage), lane);
-    if constexpr (config::stages > 1) {
-      stage = stage == config::stages - 1 ? 0 : stage + 1;
-    }
+    stage = stage == config::stages - 1 ? 0 : stage + 1;
   }
   wait_for_copies<0>(); // without a key block nothing waited for the query's rows, which the result's are written over
   synchronize_block();
