@@ -27,16 +27,17 @@ enum class Softmax : std::uint8_t {
 
 /// A plain value without padding. Fields that a family has no use for are 0.
 struct Schedule {
-  std::int16_t block_q = 0;             // query rows of a thread block (CTA)
-  std::int16_t block_k = 0;             // key rows of one step
-  std::uint8_t stages = 0;              // key/value blocks in flight
-  std::uint8_t warps = 0;               // sm80: warps of a thread block
-  std::uint8_t blocks_per_processor = 0; // sm80: thread blocks that shall fit one multiprocessor
-  std::uint8_t consumers = 0;           // sm90: consumer warpgroups, 64 query rows each
-  std::uint8_t consumer_registers = 0;  // sm90: registers per thread after setmaxnreg
+  std::int16_t block_q = 0;              // query rows that share a list of keys; sm80: those of a thread block (CTA)
+  std::int16_t block_k = 0;              // key rows of one step
+  std::uint8_t stages = 0;               // key/value blocks in flight
+  std::uint8_t warps = 0;                // sm80: warps of a thread block
+  std::uint8_t blocks_per_processor = 0; // thread blocks that shall fit one multiprocessor
+  std::uint8_t consumers = 0;            // sm90: consumer warpgroups, 64 query rows each. block_q=64 with several of
+                                         // them: each has a list of its own, and lists are merged while loading
+  std::uint8_t consumer_registers = 0;   // sm90: registers per thread after setmaxnreg
   std::uint8_t producer_registers = 0;
-  std::uint8_t cluster = 0;             // sm90: thread blocks that share keys and values by multicast
-  std::uint8_t overlap = 0;             // sm90: 1: the softmax of a block runs beside the products of its neighbours
+  std::uint8_t cluster = 0; // sm90: thread blocks that share keys and values by multicast
+  std::uint8_t overlap = 0; // sm90: 1: the softmax of a block runs beside the products of its neighbours
   Family family = Family::automatic;
   Softmax softmax = Softmax::online;
 

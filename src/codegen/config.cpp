@@ -22,8 +22,9 @@ public:
   std::vector<Constant> take() { return std::move(constants_); }
 
 private:
-  template <class Value> void add(std::string_view name, fmt::format_string<std::string_view, Value> form, Value value) {
-    constants_.push_back({std::string(name), fmt::format(form, name, value)});
+  template <class Value>
+  void add(std::string_view name, fmt::format_string<std::string_view, Value> form, Value value) {
+    constants_.push_back({std::string(name), fmt::format(form, std::move(name), std::move(value))});
   }
 
   std::vector<Constant> constants_;
@@ -67,7 +68,9 @@ void add_schedule(Constants& constants, const Spec& spec) {
     constants.integer("producer_registers", schedule.producer_registers);
     constants.integer("cluster", schedule.cluster);
     constants.boolean("overlap", schedule.overlap != 0);
+    constants.integer("blocks_per_processor", schedule.blocks_per_processor);
     constants.boolean("softmax_fixed", schedule.softmax == Softmax::fixed);
+    constants.boolean("softmax_lazy", schedule.softmax == Softmax::lazy);
     break;
   case Family::automatic:
     break; // refused before: a spec names its family
@@ -84,8 +87,8 @@ std::vector<Constant> constants_of(const Spec& spec) {
 }
 
 std::string render_config(const Spec& spec, const std::vector<Constant>& constants) {
-  std::string text = fmt::format("// {}\n#pragma once\n\n#include \"device/element.cuh\"\n\nnamespace tilewright::config {{\n",
-                                 to_string(spec));
+  std::string text = fmt::format(
+      "// {}\n#pragma once\n\n#include \"device/element.cuh\"\n\nnamespace tilewright::config {{\n", to_string(spec));
   for (const Constant& constant : constants) {
     text += constant.declaration;
     text += '\n';

@@ -6,6 +6,8 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include "schedule/hopper.hpp"
+#include "schedule/reasons.hpp"
 #include <tilewright/error.hpp>
 
 namespace tilewright::schedule {
@@ -22,21 +24,6 @@ constexpr ProcessorLimits processors[] = {
     {88, 163 * kibibyte, 164 * kibibyte},  {89, 99 * kibibyte, 100 * kibibyte},   {90, 227 * kibibyte, 228 * kibibyte},
     {100, 227 * kibibyte, 228 * kibibyte}, {103, 227 * kibibyte, 228 * kibibyte}, {110, 227 * kibibyte, 228 * kibibyte},
     {120, 99 * kibibyte, 100 * kibibyte},  {121, 99 * kibibyte, 100 * kibibyte},
-};
-
-/// Collects the reasons that hold.
-class Reasons {
-public:
-  template <typename... Arguments>
-  void add_if(bool holds, fmt::format_string<Arguments...> form, Arguments&&... arguments) {
-    if (holds)
-      reasons_.push_back(fmt::format(form, std::forward<Arguments>(arguments)...));
-  }
-  [[nodiscard]] bool empty() const noexcept { return reasons_.empty(); }
-  std::vector<std::string> take() { return std::move(reasons_); }
-
-private:
-  std::vector<std::string> reasons_;
 };
 
 /// What the sm80 kernel's own structure asks for; the figures below divide by these.
@@ -88,16 +75,18 @@ std::optional<ProcessorLimits> limits_of(const Architecture& architecture) noexc
   return std::nullopt;
 }
 
-bool family_available(Family family, const Problem&) noexcept { return family == Family::sm80; }
+bool family_available(Family family, const Problem&) noexcept { return family != Family::automatic; }
 
 Architecture target_of(Family family, const Architecture& gpu) noexcept {
   return {gpu.major, gpu.minor, family == Family::sm90 ? 'a' : char{0}};
 }
 
 std::int32_t shared_memory_bytes(const Problem& problem, const Schedule& schedule) {
+  if (schedule.family == Family::sm90)
+    return hopper::shared_memory_bytes(problem, schedule);
   if (schedule.family != Family::sm80)
     throw Error(ErrorCode::unsupported, fmt::format("the schedule's family is {}", to_string(schedule.family)),
-                "allowed: sm80", "choose a family that has a kernel");
+                "allowed: sm80, sm90", "choose a family that has a kernel");
   const std::int32_t rows = schedule.block_q + 2 * schedule.stages * schedule.block_k; // queries, keys and values
   const std::int32_t key_mask_bytes = schedule.block_k / 8;                            // a bit a key
   return rows * problem.head_dim * element_bytes + schedule.stages * key_mask_bytes;
@@ -121,6 +110,12 @@ std::vector<std::string> reasons_against(const Problem& problem, const Schedule&
   }
   if (!family_available(schedule.family, problem)) {
     reasons.add_if(true, "family {} has no kernel for this problem", to_string(schedule.family));
+    return reasons.take();
+  }
+  if (schedule.family == Family::sm90) {
+    if (gpu.number() == 90)
+      return hopper::reasons_against(problem, schedule);
+    reasons.add_if(true, "family sm90 needs compute capability 9.0 (sm_90a), this is {}", to_string(gpu));
     return reasons.take();
   }
   add_shape_reasons(reasons, problem, schedule);

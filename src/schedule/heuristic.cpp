@@ -6,6 +6,7 @@
 #include <fmt/ranges.h>
 
 #include "schedule/feasibility.hpp"
+#include "schedule/hopper.hpp"
 #include <tilewright/error.hpp>
 
 namespace tilewright::schedule {
@@ -59,6 +60,8 @@ std::vector<Candidate> candidates(const Problem& problem, const Architecture& gp
     for (const Schedule& schedule : schedules)
       result.push_back({schedule, reasons_against(problem, schedule, gpu)});
   };
+  if (family == Family::sm90 || (family == Family::automatic && gpu.number() == 90))
+    append(hopper::schedules(problem));
   if (family == Family::automatic || family == Family::sm80)
     append(sm80_schedules());
   return result;

@@ -31,7 +31,7 @@ TEST_CASE("shared memory holds the queries, the ring of keys and values, and a b
   CHECK(bytes(sliding, "family=sm80,block_q=128,block_k=64,stages=2,warps=4") == 98304 + 16);
   CHECK(bytes(sliding, "family=sm80,block_q=128,block_k=64,stages=1,warps=4") == 65536 + 8);
   CHECK(bytes(dense64, "family=sm80,block_q=64,block_k=64,stages=3,warps=4") == 57344 + 24);
-  CHECK_THROWS_AS(bytes(sliding, "family=sm90,block_q=192,block_k=64,stages=2"), Error);
+  CHECK_THROWS_AS(bytes(sliding, "family=automatic,block_q=192,block_k=64,stages=2"), Error);
 }
 
 TEST_CASE("every architecture from sm_80 up has limits, whatever its suffix") {

@@ -17,7 +17,7 @@ using namespace tilewright::schedule;
 namespace {
 
 std::string default_of(const std::string& problem, const char* gpu) {
-  const Spec spec = default_spec(parse_problem("attention_forward:" + problem), parse_architecture(gpu));
+  const Spec spec = default_spec(parse_problem("attention_forward:" + problem), parse_architecture(gpu), Family::sm80);
   const Schedule& s = spec.schedule;
   CHECK(s.family == Family::sm80);
   CHECK(spec.architecture == target_of(Family::sm80, parse_architecture(gpu)));
