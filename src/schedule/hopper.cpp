@@ -55,7 +55,7 @@ void add_tile_reasons(Reasons& reasons, const Problem& problem, const Schedule& 
                  "a cluster of {} does not divide the tile's {} query blocks, which share their keys", cluster,
                  problem.tile.volume() / block_q);
   const auto require_box = [&](const Extent3& tile, std::int32_t rows) {
-    reasons.add_if(!is_linear(problem.layout, tile) && !box_of(tile, rows), "{} rows of a tile of {} fill no box", rows,
+    reasons.add_if(!is_linear(problem) && !box_of(tile, rows), "{} rows of a tile of {} fill no box", rows,
                    to_string(tile));
   };
   require_box(problem.tile, consumer_rows);
@@ -91,8 +91,8 @@ void add_resource_reasons(Reasons& reasons, const Problem& problem, const Schedu
 
 } // namespace
 
-bool is_linear(Layout layout, const Extent3& tile) noexcept {
-  return layout == Layout::tiled || (tile.t == 1 && tile.h == 1);
+bool is_linear(const Problem& problem) noexcept {
+  return problem.layout == Layout::tiled || problem.pattern == PatternKind::dense;
 }
 
 std::optional<Extent3> box_of(const Extent3& tile, std::int32_t rows) noexcept {

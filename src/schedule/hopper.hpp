@@ -14,8 +14,9 @@ namespace tilewright::schedule::hopper {
 
 constexpr std::int32_t consumer_rows = 64; // query rows of one consumer: the matrix instruction's m
 
-/// Whether the rows of such a tile follow each other in memory, so that any number of them is a box.
-bool is_linear(Layout layout, const Extent3& tile) noexcept;
+/// Whether a tile's rows follow each other in memory, so that any number of them is a box: its tensor maps are linear
+/// (templates/kernels/mapped_attention_parameters.cuh).
+bool is_linear(const Problem& problem) noexcept;
 
 /// The shape of the box that rows n, n + 1, ..., n + rows - 1 of a tile fill, for every n that is a multiple of rows;
 /// none where they fill no box. Rows are in (t, h, w) order.

@@ -7,8 +7,8 @@
 
 namespace tilewright {
 
-/// The maps of one part of the tokens. A map is "linear" where the rows of a tile follow each other in memory (tiled
-/// layout, plain sequences, text), else a "canvas":
+/// The maps of one part of the tokens. A map is "linear" where a tile's rows follow each other in memory (tiled layout,
+/// dense, text), else a "canvas":
 ///     linear   (head_dim, tokens, heads, batch, 1),  box (64, rows, 1, 1, 1)
 ///     canvas   (columns, w, h, t, outer),            box (64, box_w, box_h, box_t, 1): a part of a tile
 /// A canvas's columns are those of all heads where they stand side by side; outer counts what is left of batch and

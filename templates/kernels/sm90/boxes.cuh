@@ -6,6 +6,9 @@
 
 namespace tilewright {
 
+/// Whether the video's map is linear (mapped_attention_parameters.cuh).
+constexpr bool linear_map = config::layout_tiled || config::dense;
+
 /// One head of a tensor.
 struct HeadBoxes {
   const TensorMap* video;
@@ -24,7 +27,7 @@ struct HeadBoxes {
     if (is_text) {
       return {{0, row, head, batch, 0}};
     }
-    if constexpr (TileRows<Shape>::linear) {
+    if constexpr (linear_map) {
       return {{0, rows.token(row), head, batch, 0}};
     } else {
       return {{column, tile.w * Shape::w + row % Shape::w, tile.h * Shape::h + row / Shape::w % Shape::h,

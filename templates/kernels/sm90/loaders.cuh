@@ -75,7 +75,7 @@ struct KeyStep {
     masked = broadcast(masked, lane) != 0;
     first_row = broadcast(first_row, lane);
     tile = {broadcast(tile.t, lane), broadcast(tile.h, lane), broadcast(tile.w, lane)};
-    if constexpr (TileRows<KeyTile>::linear) {
+    if constexpr (linear_map) {
       rows.first_token = broadcast(rows.first_token, lane);
     }
     if constexpr (TileRows<KeyTile>::may_be_partial) {
