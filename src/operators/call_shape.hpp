@@ -1,0 +1,32 @@
+// A forward call, checked: the sizes that everything behind it relies on.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/attention_parameters.cuh"
+#include <tilewright/pattern.hpp>
+#include <tilewright/problem.hpp>
+#include <tilewright/runtime.hpp>
+
+namespace tilewright::operators {
+
+struct CallShape {
+  std::int64_t batch = 0, heads = 0, kv_heads = 0;
+  std::int64_t query_tokens = 0, key_tokens = 0; // rows of the tensors, text and padding included
+  std::int64_t head_dim = 0;
+  Extent3 query_canvas{}, key_canvas{}; // dense: 1 x 1 x length
+  std::int64_t text_rows = 0;           // rows of the tensors behind the video's
+  std::int64_t text_length = 0;         // the valid ones among them, the first
+};
+
+/// Checks everything about a call that can be known without touching its memory. Throws invalid_argument, or unsupported
+/// for what is sound but has no kernel; the message names the argument, its value and what is allowed.
+CallShape check_call(const AttentionForward& call, const Pattern& pattern);
+
+/// The closed problem of a checked call.
+Problem problem_of_checked(const AttentionForward& call, const Pattern& pattern, const CallShape& shape);
+
+/// A tensor's strides by meaning, in elements.
+Strides strides_of(const TensorView& tensor, Layout layout);
+
+} // namespace tilewright::operators

@@ -1,0 +1,109 @@
+#include "operators/launch.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+namespace tilewright::operators {
+namespace {
+
+constexpr double log2_of_e = 1.4426950408889634;
+
+std::int32_t ceiling_divide(std::int64_t a, std::int64_t b) { return static_cast<std::int32_t>((a + b - 1) / b); }
+
+TokenGrid grid_of(const Extent3& canvas, const Extent3& tile) {
+  return {canvas.t, canvas.h, canvas.w, ceiling_divide(canvas.t, tile.t), ceiling_divide(canvas.h, tile.h),
+          ceiling_divide(canvas.w, tile.w)};
+}
+
+/// A tile of the problem, or, for a dense one, a block of the sequence.
+Extent3 tile_or_block(const Extent3& tile, std::int32_t block) {
+  return tile == Extent3{} ? Extent3{1, 1, block} : tile;
+}
+
+/// Lists and sizes with extent 1 are shared: their stride is 0.
+std::int64_t shared_stride(const TensorView& view, std::size_t dimension) {
+  return view.extents[dimension] == 1 ? 0 : view.strides[dimension];
+}
+
+std::int64_t size_stride(const std::optional<TensorView>& sizes) {
+  return sizes && sizes->rank == 2 ? shared_stride(*sizes, 0) : 0;
+}
+
+const std::int32_t* size_data(const std::optional<TensorView>& sizes) {
+  return sizes ? static_cast<const std::int32_t*>(sizes->data) : nullptr;
+}
+
+} // namespace
+
+std::int64_t query_blocks(const LaunchRequest& request, std::int32_t block_q) {
+  const Extent3 tile = tile_or_block(request.spec.problem.tile, block_q);
+  const TokenGrid grid = grid_of(request.shape.query_canvas, tile);
+  const std::int64_t tiles = std::int64_t{grid.tiles_t} * grid.tiles_h * grid.tiles_w;
+  return tiles * (tile.volume() / block_q) + ceiling_divide(request.shape.text_rows, block_q);
+}
+
+AttentionParameters attention_parameters(const LaunchRequest& request, std::int32_t block_q, std::int32_t block_k) {
+  const auto& [call, pattern, shape, spec] = request;
+  AttentionParameters p{};
+  p.query = call.q.data;
+  p.key = call.k.data;
+  p.value = call.v.data;
+  p.output = call.out.data;
+  p.query_strides = strides_of(call.q, call.layout);
+  p.key_strides = strides_of(call.k, call.layout);
+  p.value_strides = strides_of(call.v, call.layout);
+  p.output_strides = strides_of(call.out, call.layout);
+  if (call.lse) {
+    p.log_sum_exp = static_cast<float*>(call.lse->data);
+    p.log_sum_exp_batch_stride = call.lse->strides[0];
+    p.log_sum_exp_head_stride = call.lse->strides[1];
+  }
+  p.query_grid = grid_of(shape.query_canvas, tile_or_block(spec.problem.tile, block_q));
+  p.key_grid = grid_of(shape.key_canvas, tile_or_block(spec.problem.key_tile, block_k));
+  p.heads = static_cast<std::int32_t>(shape.heads);
+  p.heads_per_kv_head = static_cast<std::int32_t>(shape.heads / shape.kv_heads);
+  p.query_blocks = static_cast<std::int32_t>(query_blocks(request, block_q));
+  p.text_rows = static_cast<std::int32_t>(shape.text_rows);
+  p.text_length = static_cast<std::int32_t>(shape.text_length);
+  const double scale = call.scale ? *call.scale : 1.0 / std::sqrt(static_cast<double>(shape.head_dim));
+  p.scale_log2 = static_cast<float>(scale * log2_of_e);
+  return p;
+}
+
+DenseParameters pattern_parameters(const LaunchRequest&, const Dense&) { return {}; }
+
+SlidingTileParameters pattern_parameters(const LaunchRequest& request, const SlidingTile& pattern) {
+  SlidingTileParameters p{};
+  if (request.spec.problem.window != Window{})
+    return p; // the kernel knows its window
+  // Windows beyond the canvas act like the canvas; an axis has fewer tiles than 2^15 tokens of 2^31 would need.
+  const auto narrow = [](std::int32_t tiles) {
+    return static_cast<std::uint16_t>(std::min<std::int32_t>(tiles, std::numeric_limits<std::uint16_t>::max()));
+  };
+  for (std::size_t head = 0; head < static_cast<std::size_t>(request.shape.heads); ++head) {
+    const Window& window = pattern.windows[pattern.windows.size() == 1 ? 0 : head];
+    p.windows[head][0] = narrow(window.t);
+    p.windows[head][1] = narrow(window.h);
+    p.windows[head][2] = narrow(window.w);
+  }
+  return p;
+}
+
+BlockListParameters pattern_parameters(const LaunchRequest&, const BlockList& pattern) {
+  BlockListParameters p{};
+  p.counts = static_cast<const std::int32_t*>(pattern.counts.data);
+  p.indices = static_cast<const std::int32_t*>(pattern.indices.data);
+  p.query_sizes = size_data(pattern.query_sizes);
+  p.key_sizes = size_data(pattern.key_sizes);
+  p.count_batch_stride = shared_stride(pattern.counts, 0);
+  p.count_head_stride = shared_stride(pattern.counts, 1);
+  p.index_batch_stride = shared_stride(pattern.indices, 0);
+  p.index_head_stride = shared_stride(pattern.indices, 1);
+  p.index_tile_stride = pattern.indices.strides[2];
+  p.query_size_batch_stride = size_stride(pattern.query_sizes);
+  p.key_size_batch_stride = size_stride(pattern.key_sizes);
+  return p;
+}
+
+} // namespace tilewright::operators

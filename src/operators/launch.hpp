@@ -1,0 +1,29 @@
+// One launch of a forward kernel: a checked call and a spec, turned into the kernel's arguments.
+#pragma once
+
+#include "driver/executor.hpp"
+#include "kernels/attention_parameters.cuh"
+#include "operators/call_shape.hpp"
+
+namespace tilewright::operators {
+
+struct LaunchRequest {
+  const AttentionForward& call;
+  const Pattern& pattern;
+  const CallShape& shape;
+  const Spec& spec;
+};
+
+/// What all families' kernels are given. block_q and block_k: the tiles of a dense problem.
+AttentionParameters attention_parameters(const LaunchRequest& request, std::int32_t block_q, std::int32_t block_k);
+SlidingTileParameters pattern_parameters(const LaunchRequest& request, const SlidingTile& pattern);
+BlockListParameters pattern_parameters(const LaunchRequest& request, const BlockList& pattern);
+DenseParameters pattern_parameters(const LaunchRequest& request, const Dense& pattern);
+
+/// Query blocks of block_q rows in one head: the video's tiles, then the text.
+std::int64_t query_blocks(const LaunchRequest& request, std::int32_t block_q);
+
+void launch_sm80(Executor& executor, const Kernel& kernel, const LaunchRequest& request, Stream stream);
+void launch_sm90(Executor& executor, const Kernel& kernel, const LaunchRequest& request, Stream stream);
+
+} // namespace tilewright::operators
