@@ -61,6 +61,7 @@ void add_schedule(Constants& constants, const Spec& spec) {
   case Family::sm80:
     constants.integer("warps", schedule.warps);
     constants.integer("blocks_per_processor", schedule.blocks_per_processor);
+    constants.boolean("softmax_lazy", schedule.softmax == Softmax::lazy);
     break;
   case Family::sm90:
     constants.integer("consumers", schedule.consumers);
@@ -69,6 +70,7 @@ void add_schedule(Constants& constants, const Spec& spec) {
     constants.integer("cluster", schedule.cluster);
     constants.boolean("overlap", schedule.overlap != 0);
     constants.integer("blocks_per_processor", schedule.blocks_per_processor);
+    constants.boolean("softmax_lazy", schedule.softmax == Softmax::lazy);
     constants.boolean("softmax_fixed", schedule.softmax == Softmax::fixed);
     constants.boolean("softmax_lazy", schedule.softmax == Softmax::lazy);
     break;

@@ -29,7 +29,7 @@ constexpr ProcessorLimits processors[] = {
 /// What the sm80 kernel's own structure asks for; the figures below divide by these.
 void add_shape_reasons(Reasons& reasons, const Problem& problem, const Schedule& schedule) {
   const std::int32_t warps = schedule.warps, block_q = schedule.block_q, block_k = schedule.block_k;
-  reasons.add_if(schedule.softmax != Softmax::online, "family sm80 has softmax=online only");
+  reasons.add_if(schedule.softmax == Softmax::fixed, "family sm80 has softmax=online and softmax=lazy only");
   reasons.add_if(schedule.consumers != 0 || schedule.consumer_registers != 0 || schedule.producer_registers != 0 ||
                      schedule.cluster != 0 || schedule.overlap != 0,
                  "family sm80 has no consumers, producer, clusters or overlap");
@@ -37,7 +37,7 @@ void add_shape_reasons(Reasons& reasons, const Problem& problem, const Schedule&
   reasons.add_if(block_q != warps * matrix_rows && block_q != warps * 2 * matrix_rows,
                  "block_q={} is not {} or {} rows for each of {} warps", block_q, matrix_rows, 2 * matrix_rows, warps);
   reasons.add_if(block_k != 32 && block_k != 64 && block_k != 128, "block_k={} is not 32, 64 or 128", block_k);
-  reasons.add_if(schedule.stages < 1 || schedule.stages > 4, "stages={} is not 1 to 4", schedule.stages);
+  reasons.add_if(schedule.stages < 2 || schedule.stages > 4, "stages={} is not 2 to 4", schedule.stages);
   reasons.add_if(schedule.blocks_per_processor < 1, "blocks_per_processor is 0");
   if (!reasons.empty())
     return;
@@ -88,14 +88,15 @@ std::int32_t shared_memory_bytes(const Problem& problem, const Schedule& schedul
     throw Error(ErrorCode::unsupported, fmt::format("the schedule's family is {}", to_string(schedule.family)),
                 "allowed: sm80, sm90", "choose a family that has a kernel");
   const std::int32_t rows = schedule.block_q + 2 * schedule.stages * schedule.block_k; // queries, keys and values
-  const std::int32_t key_mask_bytes = schedule.block_k / 8;                            // a bit a key
-  return rows * problem.head_dim * element_bytes + schedule.stages * key_mask_bytes;
+  constexpr std::int32_t bookkeeping_bytes = 256; // key masks and the parked walk; the kernel checks that they fit
+  return rows * problem.head_dim * element_bytes + bookkeeping_bytes;
 }
 
 std::int32_t least_registers(const Problem& problem, const Schedule& schedule) noexcept {
   constexpr std::int32_t everything_else = 24; // operand fragments, row maxima and sums, addresses, counters
   const std::int32_t rows = schedule.block_q / schedule.warps;
-  return rows * (problem.head_dim + schedule.block_k) / warp_size + everything_else;
+  constexpr std::int32_t step_keys = 32; // keys whose scores are in registers at a time
+  return rows * (problem.head_dim + step_keys) / warp_size + everything_else;
 }
 
 std::vector<std::string> reasons_against(const Problem& problem, const Schedule& schedule, const Architecture& gpu) {

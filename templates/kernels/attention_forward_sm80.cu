@@ -30,12 +30,19 @@ static_assert(KeyTile::tokens % config::block_k == 0, "a key tile must be a whol
 using QueryShared = SharedTile<config::block_q, config::head_dim>;
 using KeyShared = SharedTile<config::block_k, config::head_dim>;
 constexpr int stage_bytes = 2 * KeyShared::bytes;       // keys, then values
+/// The walk over the key blocks, as it is parked between two steps.
+struct Walk {
+  const uint16_t* keys; // of the head
+  const uint16_t* values;
+  KeyBlocks::State block;
+};
+
 constexpr int mask_words = config::block_k / step_keys; // of a stage: which keys are valid, a bit each
 static_assert(step_keys == warp_size, "a warp's vote is the mask of one step");
 constexpr int masks_offset = QueryShared::bytes + config::stages * stage_bytes;
 constexpr int walks_offset =
     masks_offset + (config::stages * mask_words * 4 + copy_bytes - 1) / copy_bytes * copy_bytes;
-constexpr int walk_bytes = parked_bytes<KeyBlocks::State>;
+constexpr int walk_bytes = parked_bytes<Walk>;
 static_assert(walks_offset + 2 * walk_bytes <= config::shared_bytes,
               "the schedule's shared memory must hold all of it");
 
@@ -49,7 +56,7 @@ TILEWRIGHT_DEVICE void load_rows(Shared tile, const void* tensor, int64_t token_
   // Opaque (here and below): the rows' offsets, kept around the main loop, would take up to 64 registers.
   const int first = opaque(thread_index() / Shared::chunks_per_row);
   const auto* source = static_cast<const uint16_t*>(tensor) + chunk * Shared::chunk_elements;
-#pragma unroll
+#pragma unroll 4 // more in flight would hold registers and gain nothing: the copies are asynchronous
   for (int pass = 0; pass < Shared::rows / rows_per_pass; ++pass) {
     const int row = first + pass * rows_per_pass;
     const bool valid = contains(row);
@@ -300,14 +307,8 @@ attention_forward(TILEWRIGHT_ARGUMENT(tilewright::KernelArguments, arguments)) {
   using namespace tilewright;
   const AttentionParameters& p = arguments.attention;
   const QueryBlock query = pattern_query_block(arguments, block_index());
-  const int kv_head = query.head / p.heads_per_kv_head;
   const auto* query_rows =
       static_cast<const uint16_t*>(p.query) + query.batch * p.query_strides.batch + query.head * p.query_strides.head;
-  const auto* keys =
-      static_cast<const uint16_t*>(p.key) + query.batch * p.key_strides.batch + kv_head * p.key_strides.head;
-  const auto* values =
-      static_cast<const uint16_t*>(p.value) + query.batch * p.value_strides.batch + kv_head * p.value_strides.head;
-
   const QueryShared query_shared{shared_memory()};
   const auto key_shared = [&](int stage) {
     return KeyShared{shared_memory() + QueryShared::bytes + static_cast<uint32_t>(stage) * stage_bytes};
@@ -344,39 +345,42 @@ attention_forward(TILEWRIGHT_ARGUMENT(tilewright::KernelArguments, arguments)) {
     return shared_memory() + walks_offset + static_cast<uint32_t>(place) * walk_bytes;
   };
   int blocks_in_flight = 0;
-  const auto load_stage = [&](int stage, KeyBlocks& block) {
+  const auto load_stage = [&](int stage, const Walk& at) {
+    KeyBlocks block(arguments, at.block);
     if (!block.done()) {
-      load_keys(key_shared(stage), keys, p.key_strides.token, block);
-      load_keys(value_shared(stage), values, p.value_strides.token, block);
+      load_keys(key_shared(stage), at.keys, p.key_strides.token, block);
+      load_keys(value_shared(stage), at.values, p.value_strides.token, block);
       store_key_mask(key_mask(stage), block);
       ++blocks_in_flight;
       block.advance();
     }
     commit_copies();
     walk ^= 1;
+    const Walk next{at.keys, at.values, block.state()};
     if (thread_index() == 0) {
-      park(walk_place(walk), block.state());
+      park(walk_place(walk), next);
     }
+    return next;
   };
 
   load_rows(
       query_shared, query_rows, p.query_strides.token, [&](int row) { return query.valid(row); },
       [&](int row) { return query.token(row); });
-  KeyBlocks first(arguments, query);
+  const int kv_head = query.head / p.heads_per_kv_head;
+  Walk first{
+      static_cast<const uint16_t*>(p.key) + query.batch * p.key_strides.batch + kv_head * p.key_strides.head,
+      static_cast<const uint16_t*>(p.value) + query.batch * p.value_strides.batch + kv_head * p.value_strides.head,
+      KeyBlocks(arguments, query).state()};
 #pragma unroll
   for (int stage = 0; stage < config::stages - 1; ++stage) {
-    load_stage(stage, first);
+    first = load_stage(stage, first);
   }
 
 #pragma unroll 1
   for (int stage = 0; blocks_in_flight > 0; --blocks_in_flight) {
     wait_for_copies<config::stages - 2>(); // this stage
     synchronize_block();                   // everybody's copies; everybody has left the stage that is loaded next
-    {
-      const int free_stage = stage == 0 ? config::stages - 1 : stage - 1;
-      KeyBlocks block(arguments, parked<KeyBlocks::State>(walk_place(walk)));
-      load_stage(free_stage, block);
-    }
+    load_stage(stage == 0 ? config::stages - 1 : stage - 1, parked<Walk>(walk_place(walk)));
 #pragma unroll 1
     for (int first_key = 0; first_key < config::block_k; first_key += step_keys) {
       float scores[row_groups][score_columns][4];

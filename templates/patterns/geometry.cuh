@@ -94,7 +94,7 @@ TILEWRIGHT_DEVICE TileRows<Shape> video_rows(const TokenGrid& grid, TileCoordina
   }
   rows.stride_t = grid.h * grid.w;
   rows.stride_h = grid.w;
-  if constexpr (config::edges_full) {
+  if constexpr (config::edges_full && !config::dense) { // a dense problem's edges speak of its keys alone
     rows.end = Shape::tokens;
   }
   return rows;

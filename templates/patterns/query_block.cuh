@@ -15,7 +15,9 @@ struct QueryBlock {
   int valid_end;           // rows from here on are padding: they exist, and their output is 0
 
   /// A row of the block is computed where it is valid, written where it exists.
-  TILEWRIGHT_DEVICE bool exists(int row) const { return rows.contains(first_row + row); }
+  TILEWRIGHT_DEVICE bool exists(int row) const {
+    return rows.contains(first_row + row) && (!config::dense || first_row + row < rows.end);
+  }
   TILEWRIGHT_DEVICE bool valid(int row) const {
     return exists(row) && (!TileRows<QueryTile>::has_prefix || first_row + row < valid_end);
   }
