@@ -1,5 +1,6 @@
 #include "compiler/build_id.hpp"
 
+#include <algorithm>
 #include <cstddef>
 #include <cstring>
 #include <functional>
@@ -27,8 +28,8 @@ constexpr Elf64_Half this_machine = EM_AARCH64;
 #error "NVRTC exists for x86-64 and AArch64 only"
 #endif
 
-// More than any real library has; a lying header must not make us allocate without end.
-constexpr Elf64_Half most_segments = 256;
+// More than any real library has; a lying header must not make us read or allocate without end.
+constexpr Elf64_Half most_headers = 256;
 constexpr Elf64_Xword most_note_bytes = 65536;
 
 /// Fills the bytes from a position in the file or in memory; false where it cannot.
@@ -62,26 +63,32 @@ std::string build_id_in_notes(std::span<const std::byte> notes) {
   return {};
 }
 
+/// A range of notes, from a segment or a section header.
+std::string build_id_at(const Reader& read, std::uint64_t position, std::uint64_t size) {
+  if (size > most_note_bytes)
+    return {};
+  std::vector<std::byte> notes(size);
+  return read(position, notes) ? build_id_in_notes(notes) : std::string{};
+}
+
 /// mapped: positions are addresses relative to where the library is mapped, else offsets in its file.
 std::string read_build_id(const Reader& read, bool mapped) {
   Elf64_Ehdr header;
   if (!read_value(read, 0, header) || std::memcmp(header.e_ident, ELFMAG, SELFMAG) != 0 ||
-      header.e_ident[EI_CLASS] != ELFCLASS64 || header.e_machine != this_machine || header.e_phnum > most_segments ||
-      header.e_phentsize != sizeof(Elf64_Phdr))
+      header.e_ident[EI_CLASS] != ELFCLASS64 || header.e_machine != this_machine)
     return {};
-  for (Elf64_Half index = 0; index < header.e_phnum; ++index) {
-    Elf64_Phdr segment;
-    if (!read_value(read, header.e_phoff + index * sizeof segment, segment))
-      return {};
-    if (segment.p_type != PT_NOTE || segment.p_filesz > most_note_bytes)
-      continue;
-    std::vector<std::byte> notes(segment.p_filesz);
-    if (!read(mapped ? segment.p_vaddr : segment.p_offset, notes))
-      return {};
-    if (std::string found = build_id_in_notes(notes); !found.empty())
-      return found;
-  }
-  return {};
+  std::string found;
+  Elf64_Phdr segment;
+  for (std::uint64_t index = 0; index < std::min(header.e_phnum, most_headers) && found.empty(); ++index)
+    if (read_value(read, header.e_phoff + index * sizeof segment, segment) && segment.p_type == PT_NOTE)
+      found = build_id_at(read, mapped ? segment.p_vaddr : segment.p_offset, segment.p_filesz);
+  // The wheels of NVRTC 12.4 and 12.8 were edited after linking: their segment table points beside the notes, the
+  // section table (which is in the file only) does not.
+  Elf64_Shdr section;
+  for (std::uint64_t index = 0; !mapped && index < std::min(header.e_shnum, most_headers) && found.empty(); ++index)
+    if (read_value(read, header.e_shoff + index * sizeof section, section) && section.sh_type == SHT_NOTE)
+      found = build_id_at(read, section.sh_offset, section.sh_size);
+  return found;
 }
 
 } // namespace

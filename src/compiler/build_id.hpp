@@ -10,7 +10,8 @@ namespace tilewright::compiler {
 /// hundred bytes: naming a library of 100 MB takes microseconds, and no code of it runs.
 std::string build_id_of_file(const std::filesystem::path& path);
 
-/// The same of the loaded library that this function belongs to.
+/// The same of the loaded library that this function belongs to, from its mapped program headers; empty where those do
+/// not lead to it.
 std::string build_id_of_loaded(const void* function);
 
 } // namespace tilewright::compiler

@@ -56,6 +56,8 @@ NvrtcApi open_nvrtc(const std::filesystem::path& path) {
     throw unusable(path, "it does not tell which architectures it knows");
 
   api.build_id = build_id_of_loaded(reinterpret_cast<const void*>(api.create_program));
+  if (api.build_id.empty())
+    api.build_id = build_id_of_file(path);
   return api;
 }
 
