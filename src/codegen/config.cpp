@@ -72,7 +72,6 @@ void add_schedule(Constants& constants, const Spec& spec) {
     constants.integer("blocks_per_processor", schedule.blocks_per_processor);
     constants.boolean("softmax_lazy", schedule.softmax == Softmax::lazy);
     constants.boolean("softmax_fixed", schedule.softmax == Softmax::fixed);
-    constants.boolean("softmax_lazy", schedule.softmax == Softmax::lazy);
     break;
   case Family::automatic:
     break; // refused before: a spec names its family
