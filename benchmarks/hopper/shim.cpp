@@ -1,0 +1,140 @@
+// The forward operators behind a few C functions that take raw device pointers, for compare_gpu.py (ctypes).
+#include <cstdint>
+#include <fstream>
+#include <memory>
+#include <sstream>
+#include <string>
+
+#include "cache/cache.hpp"
+#include "driver/cuda_device.hpp"
+#include "driver/cuda_executor.hpp"
+#include <tilewright/error.hpp>
+#include <tilewright/runtime.hpp>
+
+using namespace tilewright;
+
+extern "C" {
+
+/// One forward call. Tensors are contiguous, [batch, tokens, heads, head_dim]. Mirrored by class Call in
+/// compare_gpu.py.
+struct TilewrightCall {
+  void *q, *k, *v, *out, *lse;  // lse may be null
+  const void *counts, *indices; // int32 [heads, query tiles] and [heads, query tiles, capacity]: block_list
+  const std::int32_t* windows;  // host memory, 3 a head: sliding_tile
+  std::int64_t batch, heads, kv_heads, tokens, head_dim, text_length, capacity; // text_length -1: no text
+  std::int32_t fp16, pattern, window_count; // pattern: 0 dense, 1 sliding_tile, 2 block_list
+  std::int32_t canvas[3], tile[3];
+};
+}
+
+namespace {
+
+thread_local std::string last_error, last_text;
+
+template <class Body> int guarded(Body body) {
+  try {
+    body();
+    return 0;
+  } catch (const std::exception& error) {
+    last_error = error.what();
+    return 1;
+  }
+}
+
+Extent3 extent(const std::int32_t (&values)[3]) { return {values[0], values[1], values[2]}; }
+
+AttentionForward forward_of(const TilewrightCall& c) {
+  const DataType type = c.fp16 != 0 ? DataType::fp16 : DataType::bf16;
+  const auto view = [&](void* data, std::int64_t heads) {
+    return TensorView::contiguous(data, type, {c.batch, c.tokens, heads, c.head_dim});
+  };
+  AttentionForward call{
+      .q = view(c.q, c.heads), .k = view(c.k, c.kv_heads), .v = view(c.v, c.kv_heads), .out = view(c.out, c.heads)};
+  if (c.lse != nullptr)
+    call.lse = TensorView::contiguous(c.lse, DataType::float32, {c.batch, c.heads, c.tokens});
+  return call;
+}
+
+Pattern pattern_of(const TilewrightCall& c) {
+  if (c.pattern == 1) {
+    SlidingTile sliding;
+    sliding.canvas = extent(c.canvas);
+    sliding.tile = extent(c.tile);
+    for (std::int32_t i = 0; i < c.window_count; ++i)
+      sliding.windows.push_back({c.windows[3 * i], c.windows[3 * i + 1], c.windows[3 * i + 2]});
+    if (c.text_length >= 0)
+      sliding.text_length = c.text_length;
+    return sliding;
+  }
+  if (c.pattern == 2) {
+    const std::int64_t tiles = extent(c.canvas).volume() / extent(c.tile).volume();
+    BlockList lists;
+    lists.canvas = extent(c.canvas);
+    lists.tile = extent(c.tile);
+    lists.counts = TensorView::contiguous(const_cast<void*>(c.counts), DataType::int32, {1, c.heads, tiles});
+    lists.indices =
+        TensorView::contiguous(const_cast<void*>(c.indices), DataType::int32, {1, c.heads, tiles, c.capacity});
+    return lists;
+  }
+  return Dense{};
+}
+
+/// The generated kernel with its consumers replaced: see receive_only.cuh.
+codegen::GeneratedSource receiving_source(const Spec& spec, const std::string& receive_only) {
+  codegen::GeneratedSource source = codegen::generate(spec);
+  const std::string computing = "consume(arguments, shared, warpgroup - 1);";
+  const std::size_t call = source.text.rfind(computing), kernel = source.text.rfind("TILEWRIGHT_KERNEL(");
+  if (call == std::string::npos || kernel == std::string::npos || kernel > call)
+    throw Error(ErrorCode::unsupported, "this schedule's kernel has no consumers to replace", "family=sm90",
+                "measure loads with a schedule of family sm90");
+  source.text.replace(call, computing.size(), "receive(arguments, shared, warpgroup - 1);");
+  std::istringstream lines(receive_only);
+  std::string code;
+  for (std::string line; std::getline(lines, line);)
+    if (line.rfind('#', 0) != 0) // all that it includes stands in the source already
+      code += line + '\n';
+  source.text.insert(kernel, code);
+  return source;
+}
+
+} // namespace
+
+extern "C" {
+
+const char* tilewright_last_error() { return last_error.c_str(); }
+
+/// schedule: a schedule's text, or "" for the default. receive_only: the text of receive_only.cuh, or "" to compute.
+void* tilewright_open(const char* schedule, const char* receive_only) {
+  void* runtime = nullptr;
+  guarded([&] {
+    RuntimeOptions options;
+    if (*schedule != 0)
+      options.schedule = parse_schedule(schedule);
+    auto device = std::make_shared<const cuda::CudaDevice>(-1);
+    cache::Toolchain toolchain = cache::default_toolchain();
+    if (*receive_only != 0)
+      toolchain.generate = [text = std::string(receive_only)](const Spec& spec) {
+        return receiving_source(spec, text);
+      };
+    runtime = new Runtime(make_cuda_executor(device, options.cache, {}, toolchain), options);
+  });
+  return runtime;
+}
+
+void tilewright_close(void* runtime) { delete static_cast<Runtime*>(runtime); }
+
+/// 0, or 1 with the reason in tilewright_last_error().
+int tilewright_forward(void* runtime, const TilewrightCall* call, void* stream) {
+  return guarded(
+      [&] { static_cast<Runtime*>(runtime)->attention_forward(forward_of(*call), pattern_of(*call), stream); });
+}
+
+/// The spec that the call runs with, or null.
+const char* tilewright_spec(void* runtime, const TilewrightCall* call) {
+  const auto& of = *static_cast<const Runtime*>(runtime);
+  return guarded(
+             [&] { last_text = to_string(of.spec_of(Runtime::problem_of(forward_of(*call), pattern_of(*call)))); }) == 0
+             ? last_text.c_str()
+             : nullptr;
+}
+}
