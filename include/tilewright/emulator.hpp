@@ -19,12 +19,12 @@ enum class Completion : std::uint8_t {
 };
 
 struct EmulatorOptions {
-  std::uint64_t seed = 0;                        // order of fibers, completion of copies
+  std::uint64_t seed = 0; // order of fibers, completion of copies
   Completion completion = Completion::seeded;
-  Architecture architecture{8, 0, 0};            // which kernels to generate
-  int threads = 0;                               // host threads that run thread blocks; 0: all cores
-  std::filesystem::path folder{};                // compiled kernels; empty: "emulator" beside the cache
-  bool check_initialised = true;                 // shared memory and registers start as NaN patterns
+  Architecture architecture{8, 0, 0}; // which kernels to generate
+  int threads = 0;                    // host threads that run thread blocks; 0: all cores
+  std::filesystem::path folder{};     // compiled kernels; empty: "emulator" beside the cache
+  bool check_initialised = true;      // shared memory and registers start as NaN patterns
 };
 
 /// An executor for tilewright::Runtime; "device" memory is the host's. Needs a host C++ compiler ($CXX, c++, g++,

@@ -24,7 +24,7 @@ struct Dense {};
 struct SlidingTile {
   Canvas canvas;
   Tile tile{6, 8, 8};
-  std::vector<Window> windows;               // one for all heads, or one per head; an even extent acts as the next odd one
+  std::vector<Window> windows; // one for all heads, or one per head; an even extent acts as the next odd one
   std::optional<std::int64_t> text_length{}; // none: no text part. Valid text tokens, at most those in the tensors
 };
 

@@ -33,9 +33,9 @@ struct AttentionForward {
 };
 
 struct RuntimeOptions {
-  int device = -1;                     // CUDA ordinal; -1: the calling thread's current device, else 0
-  Family family = Family::automatic;   // insist on a kernel family; unsupported says why where it is refused
-  std::optional<Schedule> schedule{};  // insist on a schedule, for measuring
+  int device = -1;                    // CUDA ordinal; -1: the calling thread's current device, else 0
+  Family family = Family::automatic;  // insist on a kernel family; unsupported says why where it is refused
+  std::optional<Schedule> schedule{}; // insist on a schedule, for measuring
   CacheOptions cache{};
   std::function<void(std::string_view)> on_message{}; // warnings in three parts; default: none
 };

@@ -27,9 +27,7 @@ std::string_view to_string(Layout layout) noexcept;
 struct Extent3 {
   std::int32_t t = 0, h = 0, w = 0;
 
-  [[nodiscard]] constexpr std::int64_t volume() const noexcept {
-    return std::int64_t{t} * h * w;
-  }
+  [[nodiscard]] constexpr std::int64_t volume() const noexcept { return std::int64_t{t} * h * w; }
   friend constexpr bool operator==(const Extent3&, const Extent3&) = default;
 };
 

@@ -53,8 +53,9 @@ void check_memory(const TensorView& tensor, const char* name, int rank, std::int
     std::int64_t reach = 0;
     if (__builtin_mul_overflow(extent(tensor, i) - 1, stride(tensor, i), &reach) || stride(tensor, i) < 0 ||
         __builtin_add_overflow(last, reach, &last))
-      refuse(fmt::format("{} has extent {} and stride {} in dimension {}", name, extent(tensor, i), stride(tensor, i), i),
-             "strides of 0 and more that stay within 64 bits", "check how the view was made");
+      refuse(
+          fmt::format("{} has extent {} and stride {} in dimension {}", name, extent(tensor, i), stride(tensor, i), i),
+          "strides of 0 and more that stay within 64 bits", "check how the view was made");
   }
   if (last > std::numeric_limits<std::int64_t>::max() / alignment_bytes)
     refuse(fmt::format("{} reaches to element {}", name, last), "a tensor that memory can hold",
@@ -226,7 +227,8 @@ CallShape check_call(const AttentionForward& call, const Pattern& pattern) {
   check_equal(extent(call.out, at.token), "out's tokens", shape.query_tokens, "q's tokens");
   if (shape.heads % shape.kv_heads != 0)
     refuse(fmt::format("q has {} heads and k has {}", shape.heads, shape.kv_heads),
-           "a number of key/value heads that divides the query heads", "repeat the key/value heads, or pad the query's");
+           "a number of key/value heads that divides the query heads",
+           "repeat the key/value heads, or pad the query's");
   if (shape.head_dim != 64 && shape.head_dim != 128)
     throw Error(ErrorCode::unsupported, fmt::format("head_dim is {}", shape.head_dim), "64 or 128",
                 "pad q, k and v with zeros up to 64 or 128 and pass the scale of the true head_dim");

@@ -19,8 +19,8 @@ struct CallShape {
   std::int64_t text_length = 0;         // the valid ones among them, the first
 };
 
-/// Checks everything about a call that can be known without touching its memory. Throws invalid_argument, or unsupported
-/// for what is sound but has no kernel; the message names the argument, its value and what is allowed.
+/// Checks everything about a call that can be known without touching its memory. Throws invalid_argument, or
+/// unsupported for what is sound but has no kernel; the message names the argument, its value and what is allowed.
 CallShape check_call(const AttentionForward& call, const Pattern& pattern);
 
 /// The closed problem of a checked call.

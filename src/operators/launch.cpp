@@ -12,7 +12,11 @@ constexpr double log2_of_e = 1.4426950408889634;
 std::int32_t ceiling_divide(std::int64_t a, std::int64_t b) { return static_cast<std::int32_t>((a + b - 1) / b); }
 
 TokenGrid grid_of(const Extent3& canvas, const Extent3& tile) {
-  return {canvas.t, canvas.h, canvas.w, ceiling_divide(canvas.t, tile.t), ceiling_divide(canvas.h, tile.h),
+  return {canvas.t,
+          canvas.h,
+          canvas.w,
+          ceiling_divide(canvas.t, tile.t),
+          ceiling_divide(canvas.h, tile.h),
           ceiling_divide(canvas.w, tile.w)};
 }
 

@@ -24,13 +24,15 @@ void check_lists(Executor& executor, const BlockList& pattern, const CallShape& 
       for (std::int64_t tile = 0; tile < queries.tile_count(); ++tile) {
         const std::string where = fmt::format("batch {}, head {}, query tile {}", batch, head, tile);
         std::int32_t count = 0;
-        executor.read_back(&count, static_cast<const std::int32_t*>(pattern.counts.data) + offset(pattern.counts, batch, head, tile),
-                           sizeof(count), stream);
+        executor.read_back(
+            &count, static_cast<const std::int32_t*>(pattern.counts.data) + offset(pattern.counts, batch, head, tile),
+            sizeof(count), stream);
         if (count < 0 || count > capacity)
           throw Error(ErrorCode::invalid_argument, fmt::format("counts holds {} at {}", count, where),
                       fmt::format("0 to {}, the capacity of indices", capacity), "correct the list");
         executor.read_back(list.data(),
-                           static_cast<const std::int32_t*>(pattern.indices.data) + offset(pattern.indices, batch, head, tile),
+                           static_cast<const std::int32_t*>(pattern.indices.data) +
+                               offset(pattern.indices, batch, head, tile),
                            static_cast<std::size_t>(count) * sizeof(std::int32_t), stream);
         std::int32_t previous = -1;
         for (std::size_t entry = 0; entry < static_cast<std::size_t>(count); ++entry) {

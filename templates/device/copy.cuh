@@ -22,7 +22,8 @@ TILEWRIGHT_DEVICE void copy_async(SharedAddress destination, const void* source,
 /// Closes a group of this thread's copies.
 TILEWRIGHT_DEVICE void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
-/// Waits until at most the `pending` newest groups of this thread are unfinished. Other threads' copies need a barrier too.
+/// Waits until at most the `pending` newest groups of this thread are unfinished. Other threads' copies need a barrier
+/// too.
 template <int pending> TILEWRIGHT_DEVICE void wait_for_copies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory");
 }

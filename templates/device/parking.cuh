@@ -3,15 +3,19 @@
 
 #include "device/copy.cuh"
 
+#if !defined(__CUDACC_RTC__) // NVRTC knows memcpy without a header
+#include <cstring>
+#endif
+
 namespace tilewright {
 
 /// Bytes that a parked value takes: whole copies of 16 bytes.
-template <class Value> constexpr int parked_bytes = (sizeof(Value) + copy_bytes - 1) / copy_bytes * copy_bytes;
+template <class Value> constexpr int parked_bytes = (sizeof(Value) + copy_bytes - 1) / copy_bytes* copy_bytes;
 
 /// One thread writes; the others may read after a barrier. slot is a multiple of 16.
 template <class Value> TILEWRIGHT_DEVICE void park(SharedAddress slot, const Value& value) {
   Bytes16 chunks[parked_bytes<Value> / copy_bytes] = {};
-  __builtin_memcpy(chunks, &value, sizeof(Value));
+  memcpy(chunks, &value, sizeof(Value));
 #pragma unroll
   for (int i = 0; i < parked_bytes<Value> / copy_bytes; ++i) {
     store_shared(slot + i * copy_bytes, chunks[i]);
@@ -25,7 +29,7 @@ template <class Value> TILEWRIGHT_DEVICE Value parked(SharedAddress slot) {
     chunks[i] = load_shared(slot + i * copy_bytes);
   }
   Value value;
-  __builtin_memcpy(&value, chunks, sizeof(Value));
+  memcpy(&value, chunks, sizeof(Value));
   return value;
 }
 

@@ -1,4 +1,5 @@
-// A block of rows in shared memory, in the layout that TMA writes and that ldmatrix and wgmma read without bank conflicts.
+// A block of rows in shared memory, in the layout that TMA writes and that ldmatrix and wgmma read without bank
+// conflicts.
 #pragma once
 
 #include "device/element.cuh"

@@ -30,8 +30,8 @@ TILEWRIGHT_DEVICE int warp_index() { return __shfl_sync(all_lanes, static_cast<i
 TILEWRIGHT_DEVICE int block_index() { return static_cast<int>(blockIdx.x); }
 TILEWRIGHT_DEVICE int grid_size() { return static_cast<int>(gridDim.x); }
 
-/// The same value, of which the compiler knows nothing: what is derived from it is computed where it stands, not kept in
-/// registers around the loop.
+/// The same value, of which the compiler knows nothing: what is derived from it is computed where it stands, not kept
+/// in registers around the loop.
 TILEWRIGHT_DEVICE int opaque(int value) {
   asm volatile("" : "+r"(value));
   return value;

@@ -60,17 +60,24 @@ template <int pending> TILEWRIGHT_DEVICE void wait_for_products() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(pending) : "memory");
 }
 
-/// The compiler may not move what it does with these registers across this place.
-template <int count> TILEWRIGHT_DEVICE void pin(float (&registers)[count]) {
+/// The compiler may not move what it does with these registers across this place. (Eight at a time: each statement costs
+/// time in the compiler.)
+template <int count> TILEWRIGHT_DEVICE void pin(float (&r)[count]) {
+  static_assert(count % 8 == 0, "registers are pinned in groups of 8");
 #pragma unroll
-  for (int i = 0; i < count; ++i) {
-    asm volatile("" : "+f"(registers[i])::"memory");
+  for (int i = 0; i < count; i += 8) {
+    asm volatile(""
+                 : "+f"(r[i]), "+f"(r[i + 1]), "+f"(r[i + 2]), "+f"(r[i + 3]), "+f"(r[i + 4]), "+f"(r[i + 5]),
+                   "+f"(r[i + 6]), "+f"(r[i + 7])::"memory");
   }
 }
-template <int count> TILEWRIGHT_DEVICE void pin(uint32_t (&registers)[count]) {
+template <int count> TILEWRIGHT_DEVICE void pin(uint32_t (&r)[count]) {
+  static_assert(count % 8 == 0, "registers are pinned in groups of 8");
 #pragma unroll
-  for (int i = 0; i < count; ++i) {
-    asm volatile("" : "+r"(registers[i])::"memory");
+  for (int i = 0; i < count; i += 8) {
+    asm volatile(""
+                 : "+r"(r[i]), "+r"(r[i + 1]), "+r"(r[i + 2]), "+r"(r[i + 3]), "+r"(r[i + 4]), "+r"(r[i + 5]),
+                   "+r"(r[i + 6]), "+r"(r[i + 7])::"memory");
   }
 }
 

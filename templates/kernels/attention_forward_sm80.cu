@@ -29,7 +29,7 @@ static_assert(KeyTile::tokens % config::block_k == 0, "a key tile must be a whol
 
 using QueryShared = SharedTile<config::block_q, config::head_dim>;
 using KeyShared = SharedTile<config::block_k, config::head_dim>;
-constexpr int stage_bytes = 2 * KeyShared::bytes;       // keys, then values
+constexpr int stage_bytes = 2 * KeyShared::bytes; // keys, then values
 /// The walk over the key blocks, as it is parked between two steps.
 struct Walk {
   const uint16_t* keys; // of the head
@@ -43,7 +43,7 @@ constexpr int masks_offset = QueryShared::bytes + config::stages * stage_bytes;
 constexpr int walks_offset =
     masks_offset + (config::stages * mask_words * 4 + copy_bytes - 1) / copy_bytes * copy_bytes;
 constexpr int walk_bytes = parked_bytes<Walk>;
-static_assert(walks_offset + 2 * walk_bytes <= config::shared_bytes,
+static_assert(walks_offset + config::stages * walk_bytes <= config::shared_bytes,
               "the schedule's shared memory must hold all of it");
 
 /// Rows first_row .. of a tile, from global memory into a shared tile; rows that are not contained become zeros.
@@ -52,8 +52,8 @@ TILEWRIGHT_DEVICE void load_rows(Shared tile, const void* tensor, int64_t token_
                                  Token token) {
   constexpr int rows_per_pass = threads / Shared::chunks_per_row;
   static_assert(Shared::rows % rows_per_pass == 0, "the threads must copy whole rows");
-  const int chunk = thread_index() % Shared::chunks_per_row;
   // Opaque (here and below): the rows' offsets, kept around the main loop, would take up to 64 registers.
+  const int chunk = opaque(thread_index()) % Shared::chunks_per_row;
   const int first = opaque(thread_index() / Shared::chunks_per_row);
   const auto* source = static_cast<const uint16_t*>(tensor) + chunk * Shared::chunk_elements;
 #pragma unroll 4 // more in flight would hold registers and gain nothing: the copies are asynchronous
@@ -80,6 +80,9 @@ TILEWRIGHT_DEVICE void store_key_mask(SharedAddress mask, const KeyBlocks& block
     }
   }
 }
+
+TILEWRIGHT_DEVICE int stage_before(int stage) { return stage == 0 ? config::stages - 1 : stage - 1; }
+TILEWRIGHT_DEVICE int stage_after(int stage) { return stage == config::stages - 1 ? 0 : stage + 1; }
 
 /// What a warp keeps of its rows from one key block to the next. Row r of a group belongs to lane 4 (r % 8) and the
 /// next three, half r / 8.
@@ -135,7 +138,7 @@ TILEWRIGHT_DEVICE void mask_scores(float (&scores)[row_groups][score_columns][4]
   if (valid == all_lanes) {
     return;
   }
-  const uint32_t of_lane = valid >> (lane % 4 * 2);
+  const uint32_t of_lane = valid >> (opaque(lane) % 4 * 2);
 #pragma unroll
   for (int column = 0; column < score_columns; ++column) {
 #pragma unroll
@@ -317,6 +320,45 @@ attention_forward(TILEWRIGHT_ARGUMENT(tilewright::KernelArguments, arguments)) {
 
   const int warp_row = warp_index() * warp_rows;
   const int lane = lane_index();
+  const auto key_mask = [&](int stage) {
+    return shared_memory() + masks_offset + static_cast<uint32_t>(stage) * mask_words * 4;
+  };
+  // The walk over the key blocks is config::stages - 1 blocks ahead of the computation. Between its steps it is parked
+  // in shared memory, beside the stage that was loaded last, so that one place may be read while the next is written.
+  const auto walk_place = [&](int stage) {
+    return shared_memory() + walks_offset + static_cast<uint32_t>(stage) * walk_bytes;
+  };
+  int blocks_in_flight = 0;
+  const auto load_stage = [&](int stage, const Walk& at) {
+    KeyBlocks block(arguments, at.block);
+    if (!block.done()) {
+      load_keys(key_shared(stage), at.keys, p.key_strides.token, block);
+      load_keys(value_shared(stage), at.values, p.value_strides.token, block);
+      store_key_mask(key_mask(stage), block);
+      ++blocks_in_flight;
+      block.advance();
+    }
+    commit_copies();
+    const Walk next{at.keys, at.values, block.state()};
+    if (thread_index() == 0) {
+      park(walk_place(stage), next);
+    }
+    return next;
+  };
+
+  load_rows(
+      query_shared, query_rows, p.query_strides.token, [&](int row) { return query.valid(row); },
+      [&](int row) { return query.token(row); });
+  const int kv_head = query.head / p.heads_per_kv_head;
+  Walk first{static_cast<const uint16_t*>(p.key) + query.batch * p.key_strides.batch + kv_head * p.key_strides.head,
+             static_cast<const uint16_t*>(p.value) + query.batch * p.value_strides.batch +
+                 kv_head * p.value_strides.head,
+             KeyBlocks(arguments, query).state()};
+#pragma unroll
+  for (int stage = 0; stage < config::stages - 1; ++stage) {
+    first = load_stage(stage, first);
+  }
+
   RowState state;
 #pragma unroll
   for (int group = 0; group < row_groups; ++group) {
@@ -334,53 +376,12 @@ attention_forward(TILEWRIGHT_ARGUMENT(tilewright::KernelArguments, arguments)) {
     }
   }
 
-  const auto key_mask = [&](int stage) {
-    return shared_memory() + masks_offset + static_cast<uint32_t>(stage) * mask_words * 4;
-  };
-
-  // The walk over the key blocks is config::stages - 1 blocks ahead of the computation. Between its steps it is parked
-  // in shared memory, in two places by turns, so that one may be read while the other is written.
-  int walk = 0;
-  const auto walk_place = [&](int place) {
-    return shared_memory() + walks_offset + static_cast<uint32_t>(place) * walk_bytes;
-  };
-  int blocks_in_flight = 0;
-  const auto load_stage = [&](int stage, const Walk& at) {
-    KeyBlocks block(arguments, at.block);
-    if (!block.done()) {
-      load_keys(key_shared(stage), at.keys, p.key_strides.token, block);
-      load_keys(value_shared(stage), at.values, p.value_strides.token, block);
-      store_key_mask(key_mask(stage), block);
-      ++blocks_in_flight;
-      block.advance();
-    }
-    commit_copies();
-    walk ^= 1;
-    const Walk next{at.keys, at.values, block.state()};
-    if (thread_index() == 0) {
-      park(walk_place(walk), next);
-    }
-    return next;
-  };
-
-  load_rows(
-      query_shared, query_rows, p.query_strides.token, [&](int row) { return query.valid(row); },
-      [&](int row) { return query.token(row); });
-  const int kv_head = query.head / p.heads_per_kv_head;
-  Walk first{
-      static_cast<const uint16_t*>(p.key) + query.batch * p.key_strides.batch + kv_head * p.key_strides.head,
-      static_cast<const uint16_t*>(p.value) + query.batch * p.value_strides.batch + kv_head * p.value_strides.head,
-      KeyBlocks(arguments, query).state()};
-#pragma unroll
-  for (int stage = 0; stage < config::stages - 1; ++stage) {
-    first = load_stage(stage, first);
-  }
-
 #pragma unroll 1
   for (int stage = 0; blocks_in_flight > 0; --blocks_in_flight) {
     wait_for_copies<config::stages - 2>(); // this stage
     synchronize_block();                   // everybody's copies; everybody has left the stage that is loaded next
-    load_stage(stage == 0 ? config::stages - 1 : stage - 1, parked<Walk>(walk_place(walk)));
+    const int free_stage = stage_before(stage);
+    load_stage(free_stage, parked<Walk>(walk_place(stage_before(free_stage))));
 #pragma unroll 1
     for (int first_key = 0; first_key < config::block_k; first_key += step_keys) {
       float scores[row_groups][score_columns][4];
@@ -392,7 +393,7 @@ attention_forward(TILEWRIGHT_ARGUMENT(tilewright::KernelArguments, arguments)) {
       exponentiate(state, scores, p.scale_log2);
       multiply_probability_value(state, scores, value_shared(stage), first_key, lane);
     }
-    stage = stage == config::stages - 1 ? 0 : stage + 1;
+    stage = stage_after(stage);
   }
   wait_for_copies<0>(); // without a key block nothing waited for the query's rows, which the result's are written over
   synchronize_block();

@@ -30,8 +30,9 @@ TILEWRIGHT_DEVICE TileCoordinate tile_coordinate(const TokenGrid& grid, int tile
 TILEWRIGHT_DEVICE int minimum(int a, int b) { return a < b ? a : b; }
 TILEWRIGHT_DEVICE int maximum(int a, int b) { return a > b ? a : b; }
 
-/// The rows of one tile, or of the text, in (t, h, w) order. In the raster layout a clipped tile's rows are those of the
-/// whole box, and rows outside the canvas are not contained; in the tiled layout, and in text, a prefix is contained.
+/// The rows of one tile, or of the text, in (t, h, w) order. In the raster layout a clipped tile's rows are those of
+/// the whole box, and rows outside the canvas are not contained; in the tiled layout, and in text, a prefix is
+/// contained.
 template <class Shape> struct TileRows {
   // Rows that follow each other in memory: no coordinates are needed.
   static constexpr bool linear = config::layout_tiled || (Shape::t == 1 && Shape::h == 1);
@@ -39,10 +40,10 @@ template <class Shape> struct TileRows {
   static constexpr bool has_prefix = config::text || (linear && !config::edges_full);
   static constexpr bool may_be_partial = has_box || has_prefix;
 
-  int first_token;                      // of row 0
-  int stride_t, stride_h;               // tokens from one row of the tile to the next along t and h
-  int extent_t, extent_h, extent_w;     // rows at or past these coordinates are not contained
-  int end;                              // one past the last contained row
+  int first_token;                  // of row 0
+  int stride_t, stride_h;           // tokens from one row of the tile to the next along t and h
+  int extent_t, extent_h, extent_w; // rows at or past these coordinates are not contained
+  int end;                          // one past the last contained row
 
   TILEWRIGHT_DEVICE int token(int row) const {
     if constexpr (linear) {
@@ -56,8 +57,8 @@ template <class Shape> struct TileRows {
   TILEWRIGHT_DEVICE bool contains(int row) const {
     bool inside = true;
     if constexpr (has_box) {
-      inside = row / (Shape::h * Shape::w) < extent_t && row / Shape::w % Shape::h < extent_h &&
-               row % Shape::w < extent_w;
+      inside =
+          row / (Shape::h * Shape::w) < extent_t && row / Shape::w % Shape::h < extent_h && row % Shape::w < extent_w;
     }
     if constexpr (has_prefix) {
       inside = inside && row < end;
@@ -103,8 +104,8 @@ TILEWRIGHT_DEVICE TileRows<Shape> video_rows(const TokenGrid& grid, TileCoordina
 /// The text's rows: they follow the video's, one after the other.
 template <class Shape> TILEWRIGHT_DEVICE TileRows<Shape> text_rows(const TokenGrid& grid, int count) {
   TileRows<Shape> rows;
-  rows.first_token = config::layout_tiled ? grid.tiles_t * grid.tiles_h * grid.tiles_w * Shape::tokens
-                                          : grid.t * grid.h * grid.w;
+  rows.first_token =
+      config::layout_tiled ? grid.tiles_t * grid.tiles_h * grid.tiles_w * Shape::tokens : grid.t * grid.h * grid.w;
   rows.stride_t = Shape::h * Shape::w;
   rows.stride_h = Shape::w;
   rows.extent_t = rows.extent_h = rows.extent_w = no_limit;

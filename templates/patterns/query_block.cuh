@@ -7,12 +7,12 @@ namespace tilewright {
 
 struct QueryBlock {
   int batch, head;
-  bool text;               // text rows; otherwise rows of a video tile
-  int tile;                // number of the tile in (t, h, w) order
-  TileCoordinate position; // of the tile
-  int first_row;           // of the block within the tile or the text
+  bool text;                // text rows; otherwise rows of a video tile
+  int tile;                 // number of the tile in (t, h, w) order
+  TileCoordinate position;  // of the tile
+  int first_row;            // of the block within the tile or the text
   TileRows<QueryTile> rows; // rows that exist in the tensors
-  int valid_end;           // rows from here on are padding: they exist, and their output is 0
+  int valid_end;            // rows from here on are padding: they exist, and their output is 0
 
   /// A row of the block is computed where it is valid, written where it exists.
   TILEWRIGHT_DEVICE bool exists(int row) const {

@@ -1,5 +1,5 @@
-// Sliding tile attention (STA, arXiv 2502.04507): a video query attends to the window of tiles around its own, slid inward
-// at the canvas's edges, and to the text; a text query attends to everything.
+// Sliding tile attention (STA, arXiv 2502.04507): a video query attends to the window of tiles around its own, slid
+// inward at the canvas's edges, and to the text; a text query attends to everything.
 #pragma once
 
 #include "patterns/query_block.cuh"
@@ -33,7 +33,8 @@ TILEWRIGHT_DEVICE TileBox window_box(const AttentionArguments<PatternParameters>
     window_h = window[1];
     window_w = window[2];
   }
-  return {window_range(query.position.t, window_t, grid.tiles_t), window_range(query.position.h, window_h, grid.tiles_h),
+  return {window_range(query.position.t, window_t, grid.tiles_t),
+          window_range(query.position.h, window_h, grid.tiles_h),
           window_range(query.position.w, window_w, grid.tiles_w)};
 }
 
