@@ -39,7 +39,7 @@ void Progress::step() {
 
 void Progress::draw_until_finished() {
   using namespace std::chrono_literals;
-  constexpr auto patience = 1s, period = 100ms;
+  constexpr std::chrono::milliseconds patience = 1s, period = 100ms;
   constexpr const char* wipe_line = "\r\x1b[K";
   std::unique_lock lock(mutex_);
   const auto is_finished = [this] { return finished_; };

@@ -1,0 +1,89 @@
+#include "options.hpp"
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+
+#include "support/text.hpp"
+
+namespace tilewright::tools {
+namespace {
+
+/// Errors of parsing are errors of usage.
+template <typename Parse> auto usage(Parse parse) {
+  try {
+    return parse();
+  } catch (const Error& error) {
+    throw UsageError(error);
+  }
+}
+
+} // namespace
+
+Problem problem_option(const std::string& line) {
+  return usage([&] {
+    const Problem problem = parse_problem(line);
+    validate(problem);
+    return problem;
+  });
+}
+
+Extent3 extent_option(const std::string& option, const std::string& text) {
+  try {
+    return parse_extent3(text);
+  } catch (const Error& error) {
+    throw UsageError(fmt::format("{}: {}", option, error.problem()), error.allowed(), error.remedy());
+  }
+}
+
+std::vector<Window> windows_option(const std::string& text) {
+  std::vector<Window> windows;
+  for (const std::string_view part : support::split(text, ','))
+    windows.push_back(extent_option("--windows", std::string(part)));
+  return windows;
+}
+
+std::vector<Architecture> architectures_option(const std::string& text) {
+  return usage([&] {
+    std::vector<Architecture> architectures;
+    for (const std::string_view part : support::split(text, ','))
+      architectures.push_back(parse_architecture(part));
+    return architectures;
+  });
+}
+
+std::optional<Schedule> schedule_option(const std::string& text) {
+  if (text.empty())
+    return std::nullopt;
+  return usage([&] { return parse_schedule(text); });
+}
+
+void CacheChoice::add_to(CLI::App& command) {
+  command.add_option("--cache", folder, "The cache's folder (default: $TILEWRIGHT_CACHE, else ~/.cache/tilewright)");
+  command.add_option("--jit", jit, "What a kernel that is not in the cache does")
+      ->check(CLI::IsMember({"allow", "warn", "forbid"}))
+      ->capture_default_str();
+}
+
+CacheOptions CacheChoice::options() const {
+  return {.folder = folder, .jit = jit == "forbid" ? Jit::forbid : jit == "warn" ? Jit::warn : Jit::allow};
+}
+
+void PatternChoice::add_to(CLI::App& command) {
+  command.add_option("--canvas", canvas, "Extents of the video in tokens, TxHxW");
+  command.add_option("--key-canvas", key_canvas, "The same for the keys, where it differs (block lists)");
+  command.add_option("--windows", windows,
+                     "Windows in tiles, one for all heads or one a head: 3x3x3,1x3x3,... (window=per_head)");
+  command.add_option("--text-length", text_length, "Valid text tokens behind the video's")
+      ->check(CLI::NonNegativeNumber);
+  auto* const list_option =
+      command
+          .add_option("--lists", lists,
+                      ".safetensors with the block lists: key_blocks [batch, heads, query tiles, count], or counts and "
+                      "indices")
+          ->check(CLI::ExistingFile);
+  command.add_option("--topk", topk, "Let each query tile choose its K best key tiles by mean-pooled scores")
+      ->check(CLI::PositiveNumber)
+      ->excludes(list_option);
+}
+
+} // namespace tilewright::tools
