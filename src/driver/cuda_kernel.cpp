@@ -36,7 +36,7 @@ Library load(const CudaDevice& device, const cache::CacheEntry& entry) {
     throw Error(
         ErrorCode::driver_error,
         fmt::format("the driver (CUDA {}) does not load the kernel of {}, compiled by {}, on {} ({}): {}",
-                    version_text(api.driver_version), entry.spec, entry.compiler, device.description().name,
+                    version_text(api.driver_version), entry.spec, entry.compiler_identity, device.description().name,
                     to_string(device.description().architecture), describe(api, result)),
         fmt::format("code for this GPU's architecture, from an NVRTC of CUDA {} or older, is allowed", driver_major),
         fmt::format("install nvidia-cuda-nvrtc-cu{} and name its library in $TILEWRIGHT_NVRTC, or update the "
