@@ -1,0 +1,72 @@
+// Where a command computes: a GPU, the emulator, or the float64 reference; one way of handing over tensors for all.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "driver/device_memory.hpp"
+#include "host_tensor.hpp"
+#include "options.hpp"
+#include <tilewright/runtime.hpp>
+
+namespace tilewright::tools {
+
+struct DeviceChoice {
+  std::string device = "auto"; // cuda, cuda:N, emulator, reference; auto: a GPU if there is one, else the emulator
+  std::uint64_t seed = 0;      // of the emulator
+  std::string emulated = "sm_80";
+  std::string schedule;
+  CacheChoice cache;
+
+  void add_to(CLI::App& command);
+};
+
+/// How the kernel of a call was obtained.
+struct Preparation {
+  std::string problem; // the closed problem's line
+  bool cached = false; // false: it was compiled, or the reference computes without one
+};
+
+class Device {
+public:
+  /// Throws UsageError for a name that is none, no_device, or what the emulator says where it cannot run.
+  explicit Device(const DeviceChoice& choice);
+
+  /// "NVIDIA H100 80GB HBM3 (cuda:0)", "emulator (sm_80, seed 0)", "reference".
+  [[nodiscard]] const std::string& name() const noexcept { return name_; }
+  [[nodiscard]] bool is_gpu() const noexcept { return cuda_ != nullptr; }
+  [[nodiscard]] const std::shared_ptr<const cuda::CudaDevice>& gpu() const noexcept { return cuda_; }
+
+  /// The same tensors in memory that this device reads: copied to a GPU, where the copies live as long as this object;
+  /// themselves elsewhere.
+  TensorView place(const TensorView& host);
+  AttentionForward place(const AttentionForward& host);
+  Pattern place(const Pattern& host);
+
+  /// Copies a placed tensor back over the host's, after all work.
+  void collect(const TensorView& placed, const TensorView& host) const;
+
+  /// Has the kernel of a placed call ready to launch.
+  Preparation prepare(const AttentionForward& call, const Pattern& pattern);
+
+  /// Enqueues a placed call on a GPU's default stream; computes it elsewhere.
+  void attention_forward(const AttentionForward& call, const Pattern& pattern);
+
+  /// Milliseconds of the work: between two events on a GPU, else by the clock.
+  [[nodiscard]] double measure(const std::function<void()>& work) const;
+
+private:
+  void open_gpu(int ordinal, const RuntimeOptions& options);
+  void open_emulator(const DeviceChoice& choice, const RuntimeOptions& options);
+
+  std::string name_ = "reference";
+  std::shared_ptr<const cuda::CudaDevice> cuda_;
+  std::optional<Runtime> runtime_; // none: the reference
+  std::vector<cuda::DeviceMemory> memory_;
+};
+
+} // namespace tilewright::tools
