@@ -1,0 +1,109 @@
+#include "emulator/emulator_executor.hpp"
+
+#include <cerrno>
+#include <cstring>
+#include <thread>
+
+#include <fmt/format.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "codegen/source.hpp"
+#include "schedule/feasibility.hpp"
+#include <tilewright/error.hpp>
+
+namespace tilewright {
+namespace emulator {
+namespace {
+
+// Few, so that kernels whose blocks take one piece of work after the other do so in small problems too. A fixed number,
+// so that a launch is the same on every host.
+constexpr std::int32_t multiprocessors = 4;
+
+DeviceDescription describe(const Architecture& architecture) {
+  const auto limits = schedule::limits_of(architecture);
+  if (!limits)
+    throw Error(ErrorCode::unsupported, fmt::format("the emulator was asked for {}", to_string(architecture)),
+                "an architecture that kernels are compiled for: sm_80 and newer", "set EmulatorOptions::architecture");
+  return {"emulator", architecture, multiprocessors, limits->shared_per_block, 0};
+}
+
+} // namespace
+
+EmulatorExecutor::EmulatorExecutor(EmulatorOptions options)
+    : options_(std::move(options)), device_(describe(options_.architecture)),
+      folder_(options_.folder.empty() ? KernelFolder::default_folder() : options_.folder) {}
+
+std::shared_ptr<const Kernel> EmulatorExecutor::kernel(const Spec& spec, Stream /*stream*/) {
+  if (auto loaded = kernels_.find(spec))
+    return loaded;
+  const codegen::GeneratedSource source = codegen::generate(spec, codegen::Target::emulator);
+  auto kernel = folder_.open(to_string(spec), source.text, options_.check_initialised);
+  kernels_.insert(spec, kernel);
+  return kernel;
+}
+
+std::shared_ptr<const EmulatedKernel> EmulatorExecutor::kernel_from_source(const std::string& name,
+                                                                           const std::string& source) const {
+  return folder_.open(name, source, options_.check_initialised);
+}
+
+void EmulatorExecutor::launch(const Kernel& kernel, const LaunchShape& shape, const void* parameters,
+                              std::size_t /*parameter_bytes*/, Stream /*stream*/) {
+  const auto& emulated = dynamic_cast<const EmulatedKernel&>(kernel);
+  const auto one_dimensional = [](const Dim3& extents) { return extents.x > 0 && extents.y == 1 && extents.z == 1; };
+  const bool clustered = shape.cluster.x != 1 || shape.cluster.y != 1 || shape.cluster.z != 1;
+  if (!one_dimensional(shape.grid) || !one_dimensional(shape.block) || clustered ||
+      shape.block.x > static_cast<std::uint32_t>(emulated.most_threads()) ||
+      shape.shared_bytes > static_cast<std::uint32_t>(device_.shared_bytes_per_block))
+    throw Error(
+        ErrorCode::internal,
+        fmt::format("{} is launched with grid {}x{}x{}, block {}x{}x{}, cluster {}x{}x{} and {} bytes of shared "
+                    "memory",
+                    emulated.name(), shape.grid.x, shape.grid.y, shape.grid.z, shape.block.x, shape.block.y,
+                    shape.block.z, shape.cluster.x, shape.cluster.y, shape.cluster.z, shape.shared_bytes),
+        fmt::format("one dimension, at most {} threads (its launch bounds) and {} bytes are allowed",
+                    emulated.most_threads(), device_.shared_bytes_per_block),
+        "report this as a fault of tilewright");
+  LaunchPlan plan;
+  plan.kernel = emulated.name();
+  plan.entry = emulated.entry();
+  plan.arguments = parameters;
+  plan.blocks = shape.grid.x;
+  plan.threads_per_block = shape.block.x;
+  plan.shared_bytes = shape.shared_bytes;
+  plan.seed = options_.seed;
+  plan.completion = options_.completion;
+  plan.check_initialised = options_.check_initialised;
+  const int all_cores = static_cast<int>(std::thread::hardware_concurrency());
+  run_launch(plan, pool_, options_.threads > 0 ? options_.threads : all_cores);
+}
+
+TensorMap EmulatorExecutor::encode(const TensorMapRequest& /*request*/) {
+  throw Error(ErrorCode::unsupported, "a tensor map was asked for", "", "");
+}
+
+void EmulatorExecutor::check_pointer(const void* pointer, const char* name) const {
+  // msync says ENOMEM where no memory is mapped, and changes nothing in anonymous memory.
+  const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const std::uintptr_t start = reinterpret_cast<std::uintptr_t>(pointer) / page * page;
+  if (pointer != nullptr && (::msync(reinterpret_cast<void*>(start), page, MS_ASYNC) == 0 || errno != ENOMEM))
+    return;
+  throw Error(ErrorCode::invalid_argument,
+              fmt::format("{} is at {}, {}", name, fmt::ptr(pointer),
+                          pointer == nullptr ? "a null pointer" : "where this process has no memory"),
+              "memory of this process is allowed: the emulator runs on the CPU",
+              fmt::format("pass host memory as {}", name));
+}
+
+void EmulatorExecutor::read_back(void* host, const void* device, std::size_t bytes, Stream /*stream*/) {
+  std::memcpy(host, device, bytes);
+}
+
+} // namespace emulator
+
+std::shared_ptr<Executor> make_emulator(const EmulatorOptions& options) {
+  return std::make_shared<emulator::EmulatorExecutor>(options);
+}
+
+} // namespace tilewright

@@ -1,0 +1,94 @@
+#include "emulator/launch.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <exception>
+#include <thread>
+
+#include "emulator/multiprocessor.hpp"
+
+namespace tilewright::emulator {
+namespace {
+
+/// Hands out blocks in ascending order until one fails: all before it have then been handed out too.
+class BlockQueue {
+public:
+  explicit BlockQueue(std::uint32_t blocks) : blocks_(blocks) {}
+
+  void work(const LaunchPlan& plan, Multiprocessor& multiprocessor) {
+    while (!failed_.load()) {
+      const std::uint32_t block = next_.fetch_add(1);
+      if (block >= blocks_)
+        return;
+      try {
+        multiprocessor.run(plan, block);
+      } catch (...) {
+        note_failure(block);
+      }
+    }
+  }
+
+  void rethrow() const {
+    if (failure_)
+      std::rethrow_exception(failure_);
+  }
+
+private:
+  void note_failure(std::uint32_t block) {
+    const std::lock_guard lock(mutex_);
+    failed_ = true;
+    if (!failure_ || block < failed_block_) {
+      failure_ = std::current_exception();
+      failed_block_ = block;
+    }
+  }
+
+  const std::uint32_t blocks_;
+  std::atomic<std::uint32_t> next_{0};
+  std::atomic<bool> failed_{false};
+  std::mutex mutex_;
+  std::exception_ptr failure_;
+  std::uint32_t failed_block_ = 0;
+};
+
+} // namespace
+
+MultiprocessorPool::MultiprocessorPool() = default;
+MultiprocessorPool::~MultiprocessorPool() = default;
+
+std::unique_ptr<Multiprocessor> MultiprocessorPool::take(std::size_t threads) {
+  {
+    const std::lock_guard lock(mutex_);
+    const auto fits = [threads](const auto& multiprocessor) { return multiprocessor->capacity() >= threads; };
+    if (const auto found = std::find_if(idle_.begin(), idle_.end(), fits); found != idle_.end()) {
+      std::unique_ptr<Multiprocessor> multiprocessor = std::move(*found);
+      idle_.erase(found);
+      return multiprocessor;
+    }
+  }
+  return std::make_unique<Multiprocessor>(threads);
+}
+
+void MultiprocessorPool::give_back(std::unique_ptr<Multiprocessor> multiprocessor) {
+  const std::lock_guard lock(mutex_);
+  idle_.push_back(std::move(multiprocessor));
+}
+
+void run_launch(const LaunchPlan& plan, MultiprocessorPool& pool, int host_threads) {
+  BlockQueue queue(plan.blocks);
+  const auto work = [&] {
+    std::unique_ptr<Multiprocessor> multiprocessor = pool.take(plan.threads_per_block);
+    queue.work(plan, *multiprocessor);
+    pool.give_back(std::move(multiprocessor));
+  };
+  {
+    std::vector<std::jthread> helpers;
+    const auto most = std::min(static_cast<std::uint32_t>(std::max(host_threads, 1)), plan.blocks);
+    for (std::uint32_t helper = 1; helper < most; ++helper)
+      helpers.emplace_back(work);
+    work();
+  }
+  queue.rethrow();
+}
+
+} // namespace tilewright::emulator

@@ -1,0 +1,24 @@
+// One launch, as the host threads that carry it out see it.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include <tilewright/emulator.hpp>
+
+namespace tilewright::emulator {
+
+/// Immutable while the launch runs.
+struct LaunchPlan {
+  std::string kernel; // for error messages
+  void (*entry)(const void* arguments) = nullptr;
+  const void* arguments = nullptr;
+  std::uint32_t blocks = 1;
+  std::uint32_t threads_per_block = 1;
+  std::uint32_t shared_bytes = 0; // of one thread block
+  std::uint64_t seed = 0;
+  Completion completion = Completion::seeded;
+  bool check_initialised = true;
+};
+
+} // namespace tilewright::emulator

@@ -1,0 +1,78 @@
+// Moving bytes between global memory, shared memory and registers: device/copy.cuh on the CPU.
+#pragma once
+
+#include <cstring>
+
+#include "device/thread.cuh"
+
+namespace tilewright {
+
+constexpr int copy_bytes = 16; // what one asynchronous copy moves
+
+struct alignas(copy_bytes) Bytes16 {
+  uint32_t words[4];
+};
+
+TILEWRIGHT_DEVICE void copy_async(SharedAddress destination, const void* source, bool valid,
+                                  emulator::Place place = emulator::here()) {
+  emulator::Thread& thread = emulator::this_thread();
+  thread.services->copy_async(thread, destination, source, valid, place);
+}
+
+TILEWRIGHT_DEVICE void commit_copies() {
+  emulator::Thread& thread = emulator::this_thread();
+  thread.services->commit_copies(thread);
+}
+
+template <int pending> TILEWRIGHT_DEVICE void wait_for_copies() {
+  emulator::Thread& thread = emulator::this_thread();
+  thread.services->wait_for_copies(thread, pending);
+}
+
+namespace emulator {
+
+template <class Value> inline Value load(SharedAddress address, Place place) {
+  Value value;
+  std::memcpy(&value, shared_at(this_thread(), address, sizeof value, Access::read, place), sizeof value);
+  return value;
+}
+
+template <class Value> inline void store(SharedAddress address, const Value& value, Place place) {
+  std::memcpy(shared_at(this_thread(), address, sizeof value, Access::write, place), &value, sizeof value);
+}
+
+} // namespace emulator
+
+TILEWRIGHT_DEVICE Bytes16 load_shared(SharedAddress address, emulator::Place place = emulator::here()) {
+  return emulator::load<Bytes16>(address, place);
+}
+
+TILEWRIGHT_DEVICE uint32_t load_shared_word(SharedAddress address, emulator::Place place = emulator::here()) {
+  return emulator::load<uint32_t>(address, place);
+}
+
+TILEWRIGHT_DEVICE void store_shared(SharedAddress address, uint32_t word, emulator::Place place = emulator::here()) {
+  emulator::store(address, word, place);
+}
+
+TILEWRIGHT_DEVICE void store_shared(SharedAddress address, const Bytes16& bytes,
+                                    emulator::Place place = emulator::here()) {
+  emulator::store(address, bytes, place);
+}
+
+TILEWRIGHT_DEVICE void store_global(void* destination, const Bytes16& bytes, emulator::Place place = emulator::here()) {
+  emulator::check_global(destination, copy_bytes, emulator::Access::write, place);
+  std::memcpy(destination, &bytes, copy_bytes);
+}
+
+TILEWRIGHT_DEVICE void store_global(float* destination, float value, emulator::Place place = emulator::here()) {
+  emulator::check_global(destination, sizeof value, emulator::Access::write, place);
+  *destination = value;
+}
+
+TILEWRIGHT_DEVICE int32_t load_constant(const int32_t* source, emulator::Place place = emulator::here()) {
+  emulator::check_global(source, sizeof *source, emulator::Access::read, place);
+  return *source;
+}
+
+} // namespace tilewright
