@@ -59,12 +59,15 @@ Device::Device(const DeviceChoice& choice) {
   options.cache = choice.cache.options();
   options.schedule = schedule_option(choice.schedule);
   options.on_message = print_warning;
-  if (choice.device == "reference")
-    return;
-  if (choice.device == "emulator")
-    return open_emulator(choice, options);
-  if (choice.device != "auto")
-    return open_gpu(parse_ordinal(choice.device), options);
+  if (choice.device == "auto")
+    open_gpu_or_emulator(choice, options);
+  else if (choice.device == "emulator")
+    open_emulator(choice, options);
+  else if (choice.device != "reference")
+    open_gpu(parse_ordinal(choice.device), options);
+}
+
+void Device::open_gpu_or_emulator(const DeviceChoice& choice, const RuntimeOptions& options) {
   try {
     open_gpu(-1, options);
   } catch (const Error& error) {

@@ -60,6 +60,7 @@ public:
   [[nodiscard]] double measure(const std::function<void()>& work) const;
 
 private:
+  void open_gpu_or_emulator(const DeviceChoice& choice, const RuntimeOptions& options);
   void open_gpu(int ordinal, const RuntimeOptions& options);
   void open_emulator(const DeviceChoice& choice, const RuntimeOptions& options);
 

@@ -55,9 +55,8 @@ HostLists select_topk(const AttentionForward& call, const problem::Tiling& queri
                 fmt::format("1 to {} (the key tiles) is allowed", keys.tile_count()), "correct topk");
   const reference::AttentionTensor q(call.q, call.layout), k(call.k, call.layout);
   const std::int64_t query_tiles = queries.tile_count(), key_tiles = keys.tile_count();
-  HostLists lists{q.batch, q.heads, query_tiles, topk, {}, {}};
-  lists.counts.assign(static_cast<std::size_t>(q.batch * q.heads * query_tiles), static_cast<std::int32_t>(topk));
-  lists.indices.resize(lists.counts.size() * static_cast<std::size_t>(topk));
+  HostLists lists = HostLists::empty(q.batch, q.heads, query_tiles, topk);
+  std::fill(lists.counts.begin(), lists.counts.end(), static_cast<std::int32_t>(topk));
 
   const auto work = [&](std::size_t item) {
     const auto batch = static_cast<std::int64_t>(item) / q.heads, head = static_cast<std::int64_t>(item) % q.heads;

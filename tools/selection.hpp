@@ -2,18 +2,12 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
 
+#include "block_lists.hpp"
 #include "problem/relation.hpp"
 #include <tilewright/runtime.hpp>
 
 namespace tilewright::tools {
-
-/// Block lists on the host: counts [batch, heads, query tiles], indices [batch, heads, query tiles, capacity].
-struct HostLists {
-  std::int64_t batch = 1, heads = 1, query_tiles = 0, capacity = 0;
-  std::vector<std::int32_t> counts, indices;
-};
 
 /// For each query tile the topk key tiles with the largest score, ascending. The score is the product of the tiles'
 /// mean query and mean key, each rounded to the input's type; equal scores go to the lower tile. The call's tensors are
