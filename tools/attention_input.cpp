@@ -61,9 +61,8 @@ VideoView video_view(HostTensor& tensor, const char* name, const Problem& proble
            "cut the video");
   const Canvas canvas{static_cast<std::int32_t>(shape[1]), static_cast<std::int32_t>(shape[2]),
                       static_cast<std::int32_t>(shape[3])};
-  HostTensor& flat = tensor;
   const TensorView view =
-      TensorView::contiguous(flat.bytes.data(), problem.dtype, {shape[0], canvas.volume(), shape[4], shape[5]});
+      TensorView::contiguous(tensor.bytes.data(), problem.dtype, {shape[0], canvas.volume(), shape[4], shape[5]});
   return {view, canvas};
 }
 
@@ -86,21 +85,21 @@ Canvas require_canvas(const std::string& option, const std::string& text, std::o
   return *canvas;
 }
 
-void refuse_option(bool given, std::string_view option, PatternKind pattern) {
+void refuse_option(bool given, std::string_view option, const Problem& problem) {
   if (given)
-    throw UsageError(fmt::format("{} is given for pattern={}", option, to_string(pattern)),
-                     "the pattern has no use for it", "leave the option out, or change the problem's pattern");
+    throw UsageError(fmt::format("{} is given for {}", option, to_string(problem)), "the pattern has no use for it",
+                     "leave the option out, or change the problem's pattern");
 }
 
-void refuse_foreign_options(const PatternChoice& choice, PatternKind pattern) {
-  if (pattern != PatternKind::sliding_tile) {
-    refuse_option(!choice.windows.empty(), "--windows", pattern);
-    refuse_option(choice.text_length.has_value(), "--text-length", pattern);
+void refuse_foreign_options(const PatternChoice& choice, const Problem& problem) {
+  if (problem.pattern != PatternKind::sliding_tile) {
+    refuse_option(!choice.windows.empty(), "--windows", problem);
+    refuse_option(choice.text_length.has_value(), "--text-length", problem);
   }
-  if (pattern != PatternKind::block_list) {
-    refuse_option(!choice.lists.empty(), "--lists", pattern);
-    refuse_option(choice.topk.has_value(), "--topk", pattern);
-    refuse_option(!choice.key_canvas.empty(), "--key-canvas", pattern);
+  if (problem.pattern != PatternKind::block_list) {
+    refuse_option(!choice.lists.empty(), "--lists", problem);
+    refuse_option(choice.topk.has_value(), "--topk", problem);
+    refuse_option(!choice.key_canvas.empty(), "--key-canvas", problem);
   }
 }
 
@@ -221,7 +220,7 @@ HostTensor random_tensor(DataType type, std::vector<std::int64_t> shape, std::ui
 } // namespace
 
 AttentionInput read_attention_input(const Problem& problem, Safetensors&& file, const PatternChoice& choice) {
-  refuse_foreign_options(choice, problem.pattern);
+  refuse_foreign_options(choice, problem);
   AttentionInput input;
   input.q = take(file, "q");
   input.k = take(file, "k");
@@ -235,7 +234,6 @@ AttentionInput read_attention_input(const Problem& problem, Safetensors&& file, 
   } else if (problem.pattern == PatternKind::block_list) {
     const Canvas canvas = require_canvas("--canvas", choice.canvas, q.canvas);
     const auto key_canvas = agree("--key-canvas", choice.key_canvas, k.canvas);
-    // The means are read before anything else checks the tensors against the canvas.
     input.pattern = block_list(problem, input, choice, canvas, key_canvas.value_or(canvas),
                                [&](const Tiling& queries, const Tiling& keys) {
                                  return select_topk(input.call, queries, keys, require_topk(choice));
@@ -246,7 +244,7 @@ AttentionInput read_attention_input(const Problem& problem, Safetensors&& file, 
 }
 
 AttentionInput make_random_input(const Problem& problem, const RandomShape& shape, const PatternChoice& choice) {
-  refuse_foreign_options(choice, problem.pattern);
+  refuse_foreign_options(choice, problem);
   if (problem.pattern != PatternKind::dense && (shape.tokens || shape.key_tokens))
     throw UsageError("--tokens or --key-tokens is given for a pattern with a canvas", "the canvas says how many",
                      "use --canvas TxHxW");
@@ -280,8 +278,8 @@ AttentionInput make_random_input(const Problem& problem, const RandomShape& shap
   else if (problem.pattern == PatternKind::block_list)
     input.pattern =
         block_list(problem, input, choice, canvas, key_canvas, [&](const Tiling& queries, const Tiling& keys) {
-          const std::int64_t count = std::min(require_topk(choice), keys.tile_count());
-          return random_lists(shape.batch, shape.heads, queries.tile_count(), keys.tile_count(), count, shape.seed);
+          return random_lists(shape.batch, shape.heads, queries.tile_count(), keys.tile_count(), require_topk(choice),
+                              shape.seed);
         });
   check_named(problem, input);
   return input;

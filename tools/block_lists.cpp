@@ -99,6 +99,9 @@ HostLists read_lists(const Safetensors& file, std::int64_t query_tiles, std::int
 
 HostLists random_lists(std::int64_t batch, std::int64_t heads, std::int64_t query_tiles, std::int64_t key_tiles,
                        std::int64_t count, std::uint64_t seed) {
+  if (count < 0 || count > key_tiles)
+    throw Error(ErrorCode::invalid_argument, fmt::format("{} key tiles are asked for", count),
+                fmt::format("0 to {} (all of them) are allowed", key_tiles), "correct --topk");
   HostLists lists = HostLists::empty(batch, heads, query_tiles, count);
   std::fill(lists.counts.begin(), lists.counts.end(), static_cast<std::int32_t>(count));
   std::vector<std::int32_t> all(static_cast<std::size_t>(key_tiles));

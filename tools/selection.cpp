@@ -7,6 +7,7 @@
 
 #include "reference/convert.hpp"
 #include "reference/parallel.hpp"
+#include "reference/relation.hpp"
 #include "reference/tensor.hpp"
 #include <tilewright/error.hpp>
 
@@ -46,6 +47,14 @@ std::vector<std::int32_t> choose(const std::vector<double>& scores, std::int64_t
   return tiles;
 }
 
+void check_tokens(const char* name, std::int64_t tokens, const problem::Tiling& tiling, Layout layout) {
+  if (tokens != tiling.token_count(layout))
+    throw Error(ErrorCode::invalid_argument, fmt::format("{} has {} tokens", name, tokens),
+                fmt::format("{} tokens, as the canvas {} has, are allowed", tiling.token_count(layout),
+                            to_string(tiling.canvas())),
+                "correct the canvas, or the tensor");
+}
+
 } // namespace
 
 HostLists select_topk(const AttentionForward& call, const problem::Tiling& queries, const problem::Tiling& keys,
@@ -53,6 +62,9 @@ HostLists select_topk(const AttentionForward& call, const problem::Tiling& queri
   if (topk < 1 || topk > keys.tile_count())
     throw Error(ErrorCode::invalid_argument, fmt::format("topk is {}", topk),
                 fmt::format("1 to {} (the key tiles) is allowed", keys.tile_count()), "correct topk");
+  const reference::Shape shape = reference::shape_of(call);
+  check_tokens("q", shape.queries, queries, call.layout);
+  check_tokens("k", shape.keys, keys, call.layout);
   const reference::AttentionTensor q(call.q, call.layout), k(call.k, call.layout);
   const std::int64_t query_tiles = queries.tile_count(), key_tiles = keys.tile_count();
   HostLists lists = HostLists::empty(q.batch, q.heads, query_tiles, topk);
