@@ -61,27 +61,12 @@ void Multiprocessor::finished(Fiber& fiber) {
   release_barrier(block_);
 }
 
-void Multiprocessor::meet_warp(Fiber& fiber, WarpOperation operation, WarpWork work, Place place) {
-  Warp& warp = *fiber.warp;
-  if (warp.arrived == 0) {
-    warp.operation = operation;
-    warp.place = place;
-    warp.first_lane = &fiber;
-  } else if (warp.operation != operation || warp.place.line != place.line) {
-    throw fault(fiber, place,
-                fmt::format("{} is called while lanes {} of the warp are at {} ({})", to_string(operation),
-                            lanes_to_string(warp.arrived), to_string(warp.operation), to_string(warp.place)),
-                "all lanes of a warp must come to the same operation");
-  }
-  warp.arrived |= fiber.lane_bit();
-  if (warp.arrived != warp.lanes) {
-    scheduler_.wait(fiber, {to_string(operation).data(), place});
-    return;
-  }
-  work(warp.exchange, place);
-  warp.arrived = 0;
-  warp.ready |= warp.lanes;
-  scheduler_.yield(fiber);
+void Multiprocessor::refuse_divergence(const Fiber& fiber, WarpOperation operation, Place place) const {
+  const Warp& warp = *fiber.warp;
+  throw fault(fiber, place,
+              fmt::format("{} is called while lanes {} of the warp are at {} ({})", to_string(operation),
+                          lanes_to_string(warp.arrived), to_string(warp.operation), to_string(warp.place)),
+              "all lanes of a warp must come to the same operation");
 }
 
 void Multiprocessor::synchronize_block(Fiber& fiber, Place place) {
@@ -163,8 +148,10 @@ std::exception_ptr Multiprocessor::deadlock() {
   std::map<std::tuple<std::int32_t, std::string, std::string>, std::uint32_t> waiting;
   for (std::size_t number = 0; number < plan_->threads_per_block; ++number) {
     const Fiber& fiber = scheduler_.fiber(number);
-    waiting[{fiber.index / warp_lanes, fiber.finished ? "" : fiber.wait.what,
-             fiber.finished ? "" : to_string(fiber.wait.place)}] |= fiber.lane_bit();
+    const bool at_warp = (fiber.warp->arrived & fiber.lane_bit()) != 0;
+    const Wait wait = at_warp ? Wait{to_string(fiber.warp->operation), fiber.warp->place} : fiber.wait;
+    waiting[{fiber.index / warp_lanes, fiber.finished ? "" : wait.what, fiber.finished ? "" : to_string(wait.place)}] |=
+        fiber.lane_bit();
   }
   std::string text;
   for (const auto& [who, lanes] : waiting) {

@@ -10,6 +10,7 @@
 
 #include "emulator/copy_queue.hpp"
 #include "emulator/launch_plan.hpp"
+#include "emulator/names.hpp"
 #include "emulator/scheduler.hpp"
 #include <tilewright/error.hpp>
 
@@ -57,6 +58,7 @@ private:
   void begin_block(std::uint32_t index);
   void release_barrier(ThreadBlock& block);
   [[nodiscard]] bool completes_at_once();
+  [[noreturn]] void refuse_divergence(const Fiber& fiber, WarpOperation operation, Place place) const;
   [[nodiscard]] Error fault(const Fiber& fiber, Place place, std::string_view what, std::string allowed) const;
   [[nodiscard]] std::string replay() const;
 
@@ -65,5 +67,24 @@ private:
   ThreadBlock block_;
   std::vector<CopyQueue> copies_; // by fiber
 };
+
+inline void Multiprocessor::meet_warp(Fiber& fiber, WarpOperation operation, WarpWork work, Place place) {
+  Warp& warp = *fiber.warp;
+  if (warp.arrived == 0) {
+    warp.operation = operation;
+    warp.place = place;
+  } else if (warp.operation != operation || warp.place.line != place.line) {
+    refuse_divergence(fiber, operation, place);
+  }
+  warp.arrived |= fiber.lane_bit();
+  if (warp.arrived != warp.lanes) {
+    scheduler_.wait_for_warp(fiber);
+    return;
+  }
+  work(warp.exchange, place);
+  warp.arrived = 0;
+  warp.ready |= warp.lanes;
+  scheduler_.yield(fiber);
+}
 
 } // namespace tilewright::emulator

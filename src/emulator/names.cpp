@@ -6,24 +6,6 @@
 
 namespace tilewright::emulator {
 
-std::string_view to_string(WarpOperation operation) noexcept {
-  switch (operation) {
-  case WarpOperation::load_matrices:
-    return "load_matrices";
-  case WarpOperation::load_matrices_transposed:
-    return "load_matrices_transposed";
-  case WarpOperation::multiply_add:
-    return "multiply_add";
-  case WarpOperation::shuffle_xor:
-    return "shuffle_xor";
-  case WarpOperation::vote:
-    return "vote";
-  case WarpOperation::synchronize_warp:
-    return "synchronize_warp";
-  }
-  return "an unknown operation";
-}
-
 std::string to_string(Place place) { return fmt::format("{}:{}", place.file, place.line); }
 
 std::string lanes_to_string(std::uint32_t mask) {

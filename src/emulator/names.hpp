@@ -2,14 +2,18 @@
 #pragma once
 
 #include <string>
-#include <string_view>
 
 #include "emulator/scheduler.hpp"
 
 namespace tilewright::emulator {
 
-/// The primitive's name.
-std::string_view to_string(WarpOperation operation) noexcept;
+/// The primitives, by WarpOperation.
+constexpr const char* operation_names[] = {"load_matrices", "load_matrices_transposed", "multiply_add", "vote",
+                                           "shuffle_xor",   "synchronize_warp"};
+
+constexpr const char* to_string(WarpOperation operation) noexcept {
+  return operation_names[static_cast<std::size_t>(operation)];
+}
 
 /// "kernels/attention_forward_sm80.cu:123".
 std::string to_string(Place place);

@@ -1,7 +1,6 @@
 #include "emulator/scheduler.hpp"
 
 #include <algorithm>
-#include <bit>
 #include <utility>
 
 namespace tilewright::emulator {
@@ -99,39 +98,6 @@ void Scheduler::unwind_others() {
       switch_to(&fiber(number), host_, host_stack_);
 }
 
-void Scheduler::wait(Fiber& fiber, Wait wait) {
-  fiber.wait = wait;
-  Fiber* const next = pick();
-  if (next == &fiber)
-    return;
-  if (next == nullptr)
-    std::rethrow_exception(work_->deadlock());
-  switch_to(next, fiber.context, fiber.stack);
-  if (abandoning_)
-    throw Abandoned{};
-}
-
-void Scheduler::yield(Fiber& fiber) {
-  wake(fiber);
-  if (random_.one_in(redraw_period_)) {
-    draw_priority(*running_);
-    running_ = nullptr;
-  }
-  wait(fiber, {"its turn", {}});
-}
-
-Fiber* Scheduler::pick() {
-  if (running_ == nullptr || running_->ready == 0) {
-    running_ = pick_warp();
-    if (running_ == nullptr)
-      return nullptr;
-  }
-  const auto turn = static_cast<int>(random_.below(warp_lanes));
-  const auto lane = static_cast<std::uint32_t>(std::countr_zero(std::rotr(running_->ready, turn)) + turn) % warp_lanes;
-  running_->ready &= ~(1U << lane);
-  return &fiber(running_->first_fiber + lane);
-}
-
 Warp* Scheduler::pick_warp() {
   Warp* best = nullptr;
   for (std::size_t number = 0; number < warp_count_; ++number) {
@@ -140,16 +106,6 @@ Warp* Scheduler::pick_warp() {
       best = &warp;
   }
   return best;
-}
-
-/// to: nullptr is the host thread. Returns when somebody switches back.
-void Scheduler::switch_to(Fiber* to, boost::context::fiber& from, SanitizedStack& from_stack) {
-  left_ = &from;
-  left_stack_ = &from_stack;
-  leave_stack(from_stack, to == nullptr ? host_stack_ : to->stack);
-  boost::context::fiber left = std::move(to == nullptr ? host_ : to->context).resume();
-  enter_stack(from_stack, *left_stack_);
-  *left_ = std::move(left);
 }
 
 /// A fiber's whole life: one run after the other, until the scheduler is destroyed.

@@ -1,10 +1,10 @@
 // Which emulated thread runs next: fibers of one host thread, in an order drawn from a seed.
 #pragma once
 
+#include <bit>
 #include <cstdint>
 #include <exception>
-#include <functional>
-#include <memory>
+#include <utility>
 #include <vector>
 
 #include <boost/context/fiber.hpp>
@@ -21,18 +21,18 @@ class Multiprocessor;
 
 /// What a thread waits for, and where.
 struct Wait {
-  const char* what = nullptr;
+  const char* what = nullptr; // a primitive's name
   Place place{};
 };
 
 /// One emulated CUDA thread. Stands at the low end of its stack.
 struct Fiber : Thread {
+  Warp* warp = nullptr;
+  boost::context::fiber context; // where it goes on; empty while it runs. With what is above it one cache line
   Multiprocessor* processor = nullptr;
   std::size_t number = 0; // among all that its scheduler runs
-  Warp* warp = nullptr;
-  boost::context::fiber context; // where it goes on; empty while it runs
   SanitizedStack stack{};
-  Wait wait{};
+  Wait wait{}; // unless it waits for its warp
   bool started = false;
   bool finished = false;
 
@@ -48,8 +48,7 @@ struct Warp {
   std::uint32_t ready = 0;   // could run, and do not
   std::uint32_t arrived = 0; // at the warp operation
   WarpOperation operation{};
-  Place place{};               // of that operation
-  Fiber* first_lane = nullptr; // that came to it
+  Place place{}; // of that operation
   std::uint64_t priority = 0;
   std::size_t first_fiber = 0; // number of lane 0
   WarpExchange exchange{};
@@ -91,6 +90,8 @@ public:
 
   /// Lets the calling fiber wait until wake().
   void wait(Fiber& fiber, Wait wait);
+  /// The same; what it waits for stands in the warp.
+  void wait_for_warp(Fiber& fiber);
   void wake(Fiber& fiber) noexcept { fiber.warp->ready |= fiber.lane_bit(); }
 
   /// Lets other fibers run, perhaps: at this point they could as well have come first.
@@ -126,5 +127,55 @@ private:
   boost::context::fiber* left_ = nullptr;
   SanitizedStack* left_stack_ = nullptr;
 };
+
+// Inline, all of it: processors predict where a function returns to by who called it last, and a switch to another
+// stack spoils that for every function on the way. A warp operation switches 32 times.
+
+inline Fiber* Scheduler::pick() {
+  if (running_ == nullptr || running_->ready == 0) {
+    running_ = pick_warp();
+    if (running_ == nullptr)
+      return nullptr;
+  }
+  const auto turn = static_cast<int>(random_.below(warp_lanes));
+  const auto lane = static_cast<std::uint32_t>(std::countr_zero(std::rotr(running_->ready, turn)) + turn) % warp_lanes;
+  running_->ready &= ~(1U << lane);
+  return &fiber(running_->first_fiber + lane);
+}
+
+/// to: nullptr is the host thread. Returns when somebody switches back.
+inline void Scheduler::switch_to(Fiber* to, boost::context::fiber& from, SanitizedStack& from_stack) {
+  left_ = &from;
+  left_stack_ = &from_stack;
+  leave_stack(from_stack, to == nullptr ? host_stack_ : to->stack);
+  boost::context::fiber left = std::move(to == nullptr ? host_ : to->context).resume();
+  enter_stack(from_stack, *left_stack_);
+  *left_ = std::move(left);
+}
+
+inline void Scheduler::wait(Fiber& fiber, Wait wait) {
+  fiber.wait = wait;
+  wait_for_warp(fiber);
+}
+
+inline void Scheduler::wait_for_warp(Fiber& fiber) {
+  Fiber* const next = pick();
+  if (next == &fiber)
+    return;
+  if (next == nullptr)
+    std::rethrow_exception(work_->deadlock());
+  switch_to(next, fiber.context, fiber.stack);
+  if (abandoning_)
+    throw Abandoned{};
+}
+
+inline void Scheduler::yield(Fiber& fiber) {
+  wake(fiber);
+  if (random_.one_in(redraw_period_)) {
+    draw_priority(*running_);
+    running_ = nullptr;
+  }
+  wait_for_warp(fiber);
+}
 
 } // namespace tilewright::emulator

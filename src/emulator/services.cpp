@@ -14,10 +14,16 @@ template <class... Arguments, void (Multiprocessor::*member)(Fiber&, Arguments..
   }
 };
 
+/// Everything in it is made part of it: see the end of scheduler.hpp.
+[[gnu::flatten]] void meet_warp(Thread& thread, WarpOperation operation, WarpWork work, Place place) {
+  auto& fiber = static_cast<Fiber&>(thread);
+  fiber.processor->meet_warp(fiber, operation, work, place);
+}
+
 } // namespace
 
 const Services services = {
-    .meet_warp = Forward<&Multiprocessor::meet_warp>::call,
+    .meet_warp = meet_warp,
     .synchronize_block = Forward<&Multiprocessor::synchronize_block>::call,
     .copy_async = Forward<&Multiprocessor::copy_async>::call,
     .commit_copies = Forward<&Multiprocessor::commit_copies>::call,

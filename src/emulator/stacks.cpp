@@ -34,8 +34,6 @@ Stacks::Stacks(std::size_t count) : count_(count), mapped_bytes_((count + 1) * s
 
 Stacks::~Stacks() { ::munmap(mapping_, mapped_bytes_); }
 
-void* Stacks::thread(std::size_t index) const noexcept { return &thread_of_stack(first_ + index); }
-
 unsigned char* Stacks::bottom(std::size_t index) const noexcept {
   return reinterpret_cast<unsigned char*>((first_ + index) * stack_bytes) + thread_area_bytes + page_bytes;
 }

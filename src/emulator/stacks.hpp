@@ -20,7 +20,7 @@ public:
   [[nodiscard]] std::size_t count() const noexcept { return count_; }
 
   /// Where a stack's Thread goes: thread_bytes, aligned to 64.
-  [[nodiscard]] void* thread(std::size_t index) const noexcept;
+  [[nodiscard]] void* thread(std::size_t index) const noexcept { return &thread_of_stack(first_ + index); }
 
   [[nodiscard]] unsigned char* bottom(std::size_t index) const noexcept;
   /// Bytes from the bottom to where the stack begins. Neighbours begin at different places of the caches.
