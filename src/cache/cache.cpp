@@ -147,7 +147,7 @@ struct KernelCache::State {
     std::optional<NameLock> lock;
     if (store) {
       take_lock(lock, wanted);
-      if (auto entry = look_up(wanted))
+      if (auto entry = look_in(store, wanted)) // whoever held the lock may have compiled it
         return entry;
     }
     if (jit == Jit::warn)
@@ -159,19 +159,24 @@ struct KernelCache::State {
   /// The disk: this cache, then the read-only layer.
   EntryPointer look_up(const Request& wanted) {
     std::call_once(opened, [this] { open_stores(); });
-    for (const std::optional<Store>* layer : {&store, &lower}) {
-      if (!*layer)
-        continue;
-      const auto paths = wanted.compiler ? std::vector{(*layer)->path_of(wanted.key, *wanted.compiler)}
-                                         : (*layer)->paths_of(wanted.key);
-      for (const auto& path : paths)
-        if (auto entry = read(**layer, path, wanted)) {
-          ++counts.disk_hits;
-          if (layer == &lower)
-            ++counts.read_only_hits;
-          return entry;
-        }
-    }
+    if (auto entry = look_in(store, wanted))
+      return entry;
+    auto entry = look_in(lower, wanted);
+    if (entry)
+      ++counts.read_only_hits;
+    return entry;
+  }
+
+  EntryPointer look_in(const std::optional<Store>& layer, const Request& wanted) {
+    if (!layer)
+      return nullptr;
+    const auto paths =
+        wanted.compiler ? std::vector{layer->path_of(wanted.key, *wanted.compiler)} : layer->paths_of(wanted.key);
+    for (const auto& path : paths)
+      if (auto entry = read(*layer, path, wanted)) {
+        ++counts.disk_hits;
+        return entry;
+      }
     return nullptr;
   }
 

@@ -127,7 +127,7 @@ std::optional<Decoded> Store::read(const fs::path& path) const {
 }
 
 void Store::set_aside(const fs::path& path) const {
-  const fs::path aside = folder_ / quarantine_folder / path.filename();
+  const fs::path aside = folder_ / quarantine_folder / fmt::format("{}.{}", path.filename().string(), now());
   try {
     support::create_private_folder(aside.parent_path());
     std::error_code error;
