@@ -6,12 +6,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <functional>
 #include <initializer_list>
-#include <string>
+#include <optional>
 #include <vector>
-
-#include <fmt/format.h>
 
 #include "reference/convert.hpp"
 #include <tilewright/types.hpp>
@@ -48,13 +45,18 @@ public:
   [[nodiscard]] const TensorView& view() const noexcept { return view_; }
 
   /// Data, gaps and guards: what a test on a GPU copies there and back.
+  [[nodiscard]] const std::byte* allocation() const noexcept {
+    return reinterpret_cast<const std::byte*>(words_.data()) + first_byte_;
+  }
   [[nodiscard]] std::byte* allocation() noexcept { return reinterpret_cast<std::byte*>(words_.data()) + first_byte_; }
   [[nodiscard]] std::size_t allocation_bytes() const noexcept { return words_.size() * sizeof(poison) - alignment; }
 
-  /// Sets every element from its four (or fewer; the rest are 0) indices.
-  void fill(const std::function<double(std::int64_t, std::int64_t, std::int64_t, std::int64_t)>& value) {
+  /// Sets every element from its four indices (0 beyond the rank); where there is no value, it stays as it is.
+  template <typename Value> void fill(Value value) {
     for_each([&](const std::array<std::int64_t, 4>& index, std::byte* element) {
-      store(element, value(index[0], index[1], index[2], index[3]));
+      const std::optional<double> number = value(index[0], index[1], index[2], index[3]);
+      if (number)
+        store(element, *number);
     });
   }
 

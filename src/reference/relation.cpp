@@ -79,7 +79,7 @@ std::vector<std::int32_t> sized_groups(std::string_view name, const Tiling& tili
   if (sizes.rank == 1)
     require_integers(name, sizes, {tiling.tile_count()}, 0);
   else
-    require_integers(name, sizes, {batch, tiling.tile_count()}, 0);
+    require_integers(name, sizes, {batch, tiling.tile_count()}, 1);
   std::vector<std::int32_t> groups;
   for (std::int64_t b = 0; b < batch; ++b)
     for (std::int64_t tile = 0; tile < tiling.tile_count(); ++tile) {
