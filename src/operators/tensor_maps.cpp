@@ -77,20 +77,21 @@ struct HeadDimensions {
 HeadDimensions head_dimensions(const HeadTensor& tensor) {
   const Strides& s = tensor.strides;
   const std::int64_t batch = tensor.batch, heads = tensor.heads, head_dim = tensor.head_dim;
-  if (heads == 1 || s.head == head_dim)
-    return {heads * head_dim, batch, s.batch, {tensor.head_dim, 1, 0}};
+  // All heads of a token are columns of one row; gaps between heads are columns that nobody asks for.
+  const std::int64_t row = heads == 1 ? head_dim : (heads - 1) * s.head + head_dim;
+  if (row <= s.token)
+    return {row, batch, s.batch, {static_cast<std::int32_t>(s.head), 1, 0}};
   if (batch == 1 || s.batch == heads * s.head)
     return {head_dim, batch * heads, s.head, {0, tensor.heads, 1}};
   if (s.head == batch * s.batch)
     return {head_dim, batch * heads, s.batch, {0, 1, tensor.batch}};
-  throw Error(
-      ErrorCode::unsupported,
-      fmt::format("{} has {} batches with stride {} and {} heads with stride {}, in elements", tensor.name, batch,
-                  s.batch, heads, s.head),
-      fmt::format("the sm90 family reads tiles of a canvas where heads stand side by side (stride {}), or where "
-                  "batches and heads follow each other with one stride",
-                  head_dim),
-      "make the tensor contiguous, give one batch at a time, or use family=sm80");
+  throw Error(ErrorCode::unsupported,
+              fmt::format("{} has {} batches with stride {}, {} heads with stride {} and tokens with stride {}, in "
+                          "elements",
+                          tensor.name, batch, s.batch, heads, s.head, s.token),
+              "the sm90 family reads tiles of a canvas where all heads of a token lie within one token's stride, or "
+              "where batches and heads follow each other with one stride",
+              "make the tensor contiguous, give one batch at a time, or use family=sm80");
 }
 
 TensorMapRequest canvas_map(const HeadTensor& tensor, const HeadDimensions& heads, const TokenGrid& grid,

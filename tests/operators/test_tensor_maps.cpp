@@ -77,6 +77,7 @@ TEST_CASE("a canvas map reaches every element, however heads and batches lie in 
   const std::int64_t tokens = canvas.volume(), heads = 3, batch = 2;
   check_canvas({tokens * heads * 128, 128, heads * 128}, canvas, 2, 3);  // [batch, tokens, heads, head_dim]
   check_canvas({tokens * heads * 384, 128, heads * 384}, canvas, 2, 3);  // q of a packed q, k, v
+  check_canvas({tokens * 424 + 16, 136, 424}, canvas, 2, 3);             // gaps everywhere
   check_canvas({heads * tokens * 128, tokens * 128, 128}, canvas, 2, 3); // [batch, heads, tokens, head_dim]
   check_canvas({tokens * 128, batch * tokens * 128, 128}, canvas, 2, 3); // [heads, batch, tokens, head_dim]
   check_canvas({0, tokens * 128 + 8, 128}, canvas, 1, 3);                // one batch: heads anywhere
@@ -88,7 +89,8 @@ TEST_CASE("strides that fit no map are refused by name") {
   AttentionParameters p = parameters({7 * 13 * 18 * 384, 128, 384}, grid_of({7, 13, 18}, {6, 8, 8}), 3);
   p.value_strides = {1 << 20, 1 << 18, 128};
   CHECK_THROWS_WITH_AS(map_tensors(spec, p, 2),
-                       doctest::Contains("v has 2 batches with stride 1048576 and 3 heads with stride 262144"), Error);
+                       doctest::Contains("v has 2 batches with stride 1048576, 3 heads with stride 262144 and tokens"),
+                       Error);
   p.value_strides.batch = 3 << 18;
   CHECK_NOTHROW(map_tensors(spec, p, 2));
 }
