@@ -14,6 +14,7 @@ namespace {
 
 constexpr std::int64_t alignment_bytes = 16;
 constexpr std::int64_t most_tokens = std::numeric_limits<std::int32_t>::max();
+constexpr std::int64_t most_sequences = std::numeric_limits<std::int32_t>::max(); // batch times heads
 constexpr int tensor_rank = 4;
 
 [[noreturn]] void refuse(std::string problem, std::string allowed, std::string remedy) {
@@ -88,6 +89,14 @@ void check_tensor(const TensorView& tensor, const char* name, const TensorView& 
            "split the sequence");
 }
 
+/// Elements that share an address would be written by several threads.
+void check_written(const TensorView& tensor, const char* name) {
+  for (int i = 0; i < tensor.rank; ++i)
+    if (extent(tensor, i) > 1 && stride(tensor, i) == 0)
+      refuse(fmt::format("{} has stride 0 in dimension {}", name, i), "strides above 0 for what is written",
+             "give it memory of its own instead of an expanded view");
+}
+
 void check_equal(std::int64_t a, const char* a_name, std::int64_t b, const char* b_name) {
   if (a != b)
     refuse(fmt::format("{} is {} and {} is {}", a_name, a, b_name, b), "equal values", "check the tensors' shapes");
@@ -103,6 +112,15 @@ void check_log_sum_exp(const TensorView& lse, const CallShape& shape) {
   if (stride(lse, 2) != 1 && extent(lse, 2) > 1)
     refuse(fmt::format("lse has stride {} in its last dimension", stride(lse, 2)), "stride 1",
            "make it contiguous in its last dimension");
+  check_written(lse, "lse");
+}
+
+/// Rows are counted in 32 bits, those that fill up edge tiles too.
+void check_padded_rows(const problem::Tiling& tiling) {
+  if (const std::int64_t rows = tiling.token_count(Layout::tiled); rows > most_tokens)
+    refuse(fmt::format("canvas {} takes {} rows in whole tiles of {}", to_string(tiling.canvas()), rows,
+                       to_string(tiling.tile())),
+           fmt::format("at most {} rows", most_tokens), "choose a smaller tile, or split the canvas");
 }
 
 void check_rows(std::int64_t rows, const char* name, const Extent3& canvas, std::int64_t expected) {
@@ -120,6 +138,7 @@ void apply(const Dense&, const AttentionForward&, CallShape& shape) {
 void apply(const SlidingTile& pattern, const AttentionForward& call, CallShape& shape) {
   const problem::Tiling tiling(pattern.canvas, pattern.tile);
   shape.query_canvas = shape.key_canvas = pattern.canvas;
+  check_padded_rows(tiling);
   const std::int64_t video = tiling.token_count(call.layout);
   check_equal(shape.query_tokens, "q's tokens", shape.key_tokens, "k's tokens");
   if (!pattern.text_length) {
@@ -186,6 +205,8 @@ void check_sizes(const std::optional<TensorView>& sizes, const char* name, const
 void apply(const BlockList& pattern, const AttentionForward& call, CallShape& shape) {
   const problem::Tiling queries(pattern.canvas, pattern.tile);
   const problem::Tiling keys(pattern.key_canvas.value_or(pattern.canvas), pattern.key_tile.value_or(pattern.tile));
+  check_padded_rows(queries);
+  check_padded_rows(keys);
   shape.query_canvas = queries.canvas();
   shape.key_canvas = keys.canvas();
   check_rows(shape.query_tokens, "q", queries.canvas(), queries.token_count(call.layout));
@@ -210,6 +231,7 @@ CallShape check_call(const AttentionForward& call, const Pattern& pattern) {
   check_tensor(call.k, "k", call.q, call.layout);
   check_tensor(call.v, "v", call.q, call.layout);
   check_tensor(call.out, "out", call.q, call.layout);
+  check_written(call.out, "out");
   const Dimensions at = dimensions_of(call.layout);
   CallShape shape;
   shape.batch = extent(call.q, at.batch);
@@ -218,6 +240,10 @@ CallShape check_call(const AttentionForward& call, const Pattern& pattern) {
   shape.query_tokens = extent(call.q, at.token);
   shape.key_tokens = extent(call.k, at.token);
   shape.head_dim = extent(call.q, at.depth);
+  std::int64_t sequences = 0;
+  if (__builtin_mul_overflow(shape.batch, shape.heads, &sequences) || sequences > most_sequences)
+    refuse(fmt::format("q has batch {} and {} heads", shape.batch, shape.heads),
+           fmt::format("at most {} heads over all batches", most_sequences), "split the batch");
   check_equal(extent(call.k, at.batch), "k's batch", shape.batch, "q's batch");
   check_equal(extent(call.v, at.batch), "v's batch", shape.batch, "q's batch");
   check_equal(extent(call.v, at.head), "v's heads", shape.kv_heads, "k's heads");
@@ -262,6 +288,7 @@ Problem problem_of_checked(const AttentionForward& call, const Pattern& pattern,
     problem.pattern = PatternKind::dense;
     problem.edges = shape.key_tokens % schedule::dense_key_block == 0 ? Edges::full : Edges::clipped;
   }
+  validate(problem);
   return problem;
 }
 

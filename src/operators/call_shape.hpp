@@ -23,7 +23,7 @@ struct CallShape {
 /// unsupported for what is sound but has no kernel; the message names the argument, its value and what is allowed.
 CallShape check_call(const AttentionForward& call, const Pattern& pattern);
 
-/// The closed problem of a checked call.
+/// The closed problem of a checked call. Throws what validate() throws, for a tile that no kernel takes.
 Problem problem_of_checked(const AttentionForward& call, const Pattern& pattern, const CallShape& shape);
 
 /// A tensor's strides by meaning, in elements.
