@@ -3,33 +3,40 @@
 
 #include <cstdint>
 #include <optional>
-#include <vector>
 
-#include "block_lists.hpp"
 #include "host_tensor.hpp"
 #include "options.hpp"
+#include "pattern_input.hpp"
 #include "safetensors.hpp"
-#include <tilewright/pattern.hpp>
 #include <tilewright/runtime.hpp>
 
 namespace tilewright::tools {
 
-/// The call and the pattern point into the tensors and lists beside them. out and lse are poisoned.
+/// The element type of files that kernels know as bf16 or fp16.
+ElementType element_type(DataType type);
+
+/// A call that points into the tensors beside it. out and lse are poisoned.
 struct AttentionInput {
   HostTensor q, k, v, out, lse;
-  HostLists lists;
-  std::vector<std::int32_t> query_sizes, key_sizes;
   AttentionForward call;
-  Pattern pattern;
+  KnownCanvases canvases; // where the tensors' shapes tell them
+  PatternInput relation;
 
-  AttentionInput() = default;
+  /// Throws invalid_argument where a tensor's shape or type does not fit the problem.
+  AttentionInput(const Problem& problem, HostTensor query, HostTensor key, HostTensor value);
   AttentionInput(AttentionInput&&) noexcept = default;
   AttentionInput& operator=(AttentionInput&&) noexcept = default;
+
+  /// Throws UsageError where an option does not fit, invalid_argument where the tensors make another problem of it than
+  /// the one that was named.
+  void set_pattern(const Problem& problem, const PatternChoice& choice, const ListMaker& make_lists);
+
+  [[nodiscard]] std::int64_t heads() const noexcept { return lse.shape[1]; }
 };
 
 /// q, k and v as [batch, T, H, W, heads, head_dim] (raster; the canvas is known), or [batch, tokens, heads, head_dim]
-/// (raster), or [batch, heads, tokens, head_dim] (tiled); which of the last two the problem's layout says. Throws
-/// invalid_argument where a tensor is missing or does not fit the problem; UsageError where an option does not.
+/// (raster), or [batch, heads, tokens, head_dim] (tiled); which of the last two the problem's layout says. --topk
+/// selects by VSA's rule. Throws as AttentionInput's functions, and where a tensor is missing.
 AttentionInput read_attention_input(const Problem& problem, Safetensors&& file, const PatternChoice& choice);
 
 /// Extents of tensors that no file gives.
@@ -41,11 +48,7 @@ struct RandomShape {
   std::uint64_t seed = 0;                 // of the numbers and of random block lists
 };
 
-/// Normally distributed q, k and v for the problem. Block lists: from the choice's file, else topk random key tiles a
-/// query tile.
+/// Normally distributed q, k and v for the problem. --topk draws the lists at random.
 AttentionInput make_random_input(const Problem& problem, const RandomShape& shape, const PatternChoice& choice);
-
-/// The same call with every key tile in reach of every query tile.
-Pattern keep_everything(const AttentionInput& input, HostLists& lists);
 
 } // namespace tilewright::tools

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstdio>
 #include <span>
 #include <utility>
 
@@ -18,8 +17,6 @@
 
 namespace tilewright::tools {
 namespace {
-
-void print_warning(std::string_view message) { fmt::print(stderr, "tilewright: warning: {}\n", message); }
 
 /// The ordinal of "cuda:N"; -1 for "cuda".
 int parse_ordinal(std::string_view device) {
@@ -148,9 +145,11 @@ void Device::collect(const TensorView& placed, const TensorView& host) const {
 
 Preparation Device::prepare(const AttentionForward& call, const Pattern& pattern) {
   const Problem problem = Runtime::problem_of(call, pattern);
-  Preparation preparation{to_string(problem), false};
+  Preparation preparation{to_string(problem), "", false};
   if (runtime_) {
-    const auto kernel = runtime_->executor().kernel(runtime_->spec_of(problem), nullptr);
+    const Spec spec = runtime_->spec_of(problem);
+    const auto kernel = runtime_->executor().kernel(spec, nullptr);
+    preparation.architecture = to_string(spec.architecture);
     preparation.cached = kernel->origin() != KernelOrigin::compiled;
   }
   return preparation;

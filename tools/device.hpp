@@ -27,8 +27,9 @@ struct DeviceChoice {
 
 /// How the kernel of a call was obtained.
 struct Preparation {
-  std::string problem; // the closed problem's line
-  bool cached = false; // false: it was compiled, or the reference computes without one
+  std::string problem;      // the closed problem's line
+  std::string architecture; // that the kernel was compiled for; empty: the reference
+  bool cached = false;      // false: it was compiled, or the reference computes without one
 };
 
 class Device {

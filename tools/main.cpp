@@ -1,6 +1,7 @@
 // The `tilewright` command. Exit status: 0 done, 1 failed, 2 wrong usage.
 #include <cstdio>
 #include <exception>
+#include <new>
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
@@ -41,6 +42,10 @@ int main(int argument_count, char** arguments) {
     return report(error, wrong_usage);
   } catch (const tilewright::Error& error) {
     return report(error, failed);
+  } catch (const std::bad_alloc&) {
+    return report({tilewright::ErrorCode::invalid_argument, "this machine has too little memory for these tensors",
+                   "tensors, and a float64 copy where they are compared, fit the memory", "use fewer heads or tokens"},
+                  failed);
   } catch (const std::exception& error) {
     return report({tilewright::ErrorCode::internal, error.what(), "no such failure is expected",
                    "report this as a fault of tilewright, with the command line"},

@@ -1,5 +1,7 @@
 #include "options.hpp"
 
+#include <cstdio>
+
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
@@ -18,6 +20,8 @@ template <typename Parse> auto usage(Parse parse) {
 }
 
 } // namespace
+
+void print_warning(std::string_view message) { fmt::print(stderr, "tilewright: warning: {}\n", message); }
 
 Problem problem_option(const std::string& line) {
   return usage([&] {

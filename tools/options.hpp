@@ -27,6 +27,9 @@ public:
       : Error(ErrorCode::invalid_argument, std::move(problem), std::move(allowed), std::move(remedy)) {}
 };
 
+/// What the library warns of, on stderr.
+void print_warning(std::string_view message);
+
 /// The parsers of the library, for texts of the command line. Throw UsageError.
 Problem problem_option(const std::string& line);
 Extent3 extent_option(const std::string& option, const std::string& text);

@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include "compiler/nvrtc.hpp"
 #include "driver/cuda_device.hpp"
 #include "driver/cuda_kernel.hpp"
 #include "driver/kernel_table.hpp"
@@ -139,6 +140,7 @@ std::shared_ptr<Executor> make_cuda_executor(int device, const CacheOptions& opt
 std::shared_ptr<Executor> make_cuda_executor(std::shared_ptr<const cuda::CudaDevice> device,
                                              const CacheOptions& options, support::MessageCallback on_message,
                                              cache::Toolchain toolchain) {
+  compiler::set_driver_major(device->api().driver_version / 1000);
   return std::make_shared<CudaExecutor>(std::move(device), options, std::move(on_message), std::move(toolchain));
 }
 

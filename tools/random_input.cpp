@@ -1,0 +1,75 @@
+#include "attention_input.hpp"
+
+#include <cmath>
+#include <limits>
+#include <numbers>
+#include <random>
+
+#include "problem/relation.hpp"
+#include "reference/convert.hpp"
+
+namespace tilewright::tools {
+namespace {
+
+using problem::Tiling;
+
+HostTensor random_tensor(DataType type, std::vector<std::int64_t> shape, std::uint64_t seed) {
+  HostTensor tensor = make_poisoned(element_type(type), std::move(shape));
+  std::mt19937_64 random(seed);
+  std::uniform_real_distribution<float> uniform(std::numeric_limits<float>::min(), 1.0F);
+  const std::span<std::uint16_t> values = tensor.as<std::uint16_t>();
+  for (std::size_t i = 0; i < values.size(); i += 2) { // Box and Muller: two normal numbers from two uniform ones
+    const float radius = std::sqrt(-2 * std::log(uniform(random)));
+    const float angle = 2 * std::numbers::pi_v<float> * uniform(random);
+    values[i] = reference::encode(type, radius * std::cos(angle));
+    if (i + 1 < values.size())
+      values[i + 1] = reference::encode(type, radius * std::sin(angle));
+  }
+  return tensor;
+}
+
+/// Rows of the tensors.
+struct TokenCounts {
+  std::int64_t queries, keys;
+};
+
+TokenCounts dense_tokens(const RandomShape& shape) {
+  if (!shape.tokens)
+    throw UsageError("--tokens is missing", "a dense problem needs the number of tokens", "add --tokens N");
+  return {*shape.tokens, shape.key_tokens.value_or(*shape.tokens)};
+}
+
+TokenCounts canvas_tokens(const Problem& problem, const RandomShape& shape, const PatternChoice& choice) {
+  if (shape.tokens || shape.key_tokens)
+    throw UsageError("--tokens or --key-tokens is given for a pattern with a canvas", "the canvas says how many",
+                     "use --canvas TxHxW");
+  const Canvas canvas = require_canvas("--canvas", choice.canvas, std::nullopt);
+  const Canvas key_canvas = choice.key_canvas.empty() ? canvas : extent_option("--key-canvas", choice.key_canvas);
+  const auto rows = [&](const Canvas& extents, const Tile& tile) {
+    return Tiling(extents, tile).token_count(problem.layout) + choice.text_length.value_or(0);
+  };
+  return {rows(canvas, problem.tile), rows(key_canvas, problem.key_tile)};
+}
+
+} // namespace
+
+AttentionInput make_random_input(const Problem& problem, const RandomShape& shape, const PatternChoice& choice) {
+  const TokenCounts tokens =
+      problem.pattern == PatternKind::dense ? dense_tokens(shape) : canvas_tokens(problem, shape, choice);
+  const std::int64_t kv_heads = shape.kv_heads.value_or(shape.heads);
+  std::uint64_t next_seed = shape.seed * 3; // three tensors
+  const auto tensor = [&](std::int64_t rows, std::int64_t heads) {
+    const bool raster = problem.layout == Layout::raster;
+    return random_tensor(problem.dtype, {shape.batch, raster ? rows : heads, raster ? heads : rows, problem.head_dim},
+                         next_seed++);
+  };
+  HostTensor q = tensor(tokens.queries, shape.heads), k = tensor(tokens.keys, kv_heads),
+             v = tensor(tokens.keys, kv_heads);
+  AttentionInput input(problem, std::move(q), std::move(k), std::move(v));
+  input.set_pattern(problem, choice, [&](const Tiling& queries, const Tiling& keys, std::int64_t topk) {
+    return random_lists(shape.batch, shape.heads, queries.tile_count(), keys.tile_count(), topk, shape.seed);
+  });
+  return input;
+}
+
+} // namespace tilewright::tools
