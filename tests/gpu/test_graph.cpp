@@ -1,0 +1,102 @@
+// Graph capture: a prepared problem is captured and replayed, an unprepared one is refused.
+#include <doctest/doctest.h>
+
+#include <string>
+
+#include <dlfcn.h>
+
+#include "device_problem.hpp"
+
+using namespace tilewright;
+using namespace tilewright::testing;
+
+namespace {
+
+/// The entry points that only this test needs, from the library that the device has opened. They return a CUresult
+/// and act on the calling thread's current context. Signatures: CUDA driver API, cuda.h.
+class GraphApi {
+public:
+  explicit GraphApi(const cuda::Api& api) : library_(dlopen(api.library.c_str(), RTLD_NOW)) {
+    REQUIRE(library_ != nullptr);
+  }
+  ~GraphApi() { dlclose(library_); }
+  GraphApi(const GraphApi&) = delete;
+  GraphApi& operator=(const GraphApi&) = delete;
+
+  template <typename... Arguments> void call(const char* name, Arguments... arguments) const {
+    const auto function = reinterpret_cast<int (*)(Arguments...)>(dlsym(library_, name));
+    CAPTURE(std::string(name));
+    const bool found = function != nullptr;
+    REQUIRE(found);
+    REQUIRE(function(arguments...) == 0);
+  }
+
+private:
+  void* library_;
+};
+
+constexpr unsigned non_blocking_stream = 1; // CU_STREAM_NON_BLOCKING
+constexpr int capture_thread_local = 1;     // CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+
+} // namespace
+
+TEST_CASE("a prepared call is captured in a graph and replayed") {
+  const auto device = gpu_or_skip();
+  if (device == nullptr)
+    return;
+  Runtime runtime(make_cuda_executor(device));
+  const GraphApi api(device->api());
+  const cuda::ContextGuard guard(*device);
+  void* stream = nullptr;
+  api.call("cuStreamCreate", &stream, non_blocking_stream);
+  for (std::uint64_t seed = 0; seed < 8; ++seed) {
+    RandomProblem problem(seed, {.any_strides = false});
+    CAPTURE(problem.description());
+    runtime.prepare(problem.problem());
+    const std::string complaint = problem.check([&](const AttentionForward&, const Pattern&) {
+      DeviceProblem there(problem, device);
+      there.upload();
+      void *graph = nullptr, *executable = nullptr;
+      api.call("cuStreamBeginCapture_v2", stream, capture_thread_local);
+      runtime.attention_forward(there.call(), there.pattern(), stream);
+      api.call("cuStreamEndCapture", stream, &graph);
+      CHECK(there.bytes() == [&] { // capturing has run nothing
+        DeviceProblem untouched(problem, device);
+        untouched.upload();
+        return untouched.bytes();
+      }());
+      api.call("cuGraphInstantiateWithFlags", &executable, graph, 0ULL);
+      for (int replay = 0; replay < 2; ++replay)
+        api.call("cuGraphLaunch", executable, stream);
+      api.call("cuStreamSynchronize", stream);
+      there.download();
+      api.call("cuGraphExecDestroy", executable);
+      api.call("cuGraphDestroy", graph);
+    });
+    CHECK(complaint == "");
+  }
+  api.call("cuStreamDestroy_v2", stream);
+}
+
+TEST_CASE("a call that is not prepared is refused while its stream is captured") {
+  const auto device = gpu_or_skip();
+  if (device == nullptr)
+    return;
+  Runtime runtime(make_cuda_executor(device));
+  const GraphApi api(device->api());
+  const cuda::ContextGuard guard(*device);
+  RandomProblem problem(0, {.any_strides = false});
+  DeviceProblem there(problem, device);
+  void *stream = nullptr, *graph = nullptr;
+  api.call("cuStreamCreate", &stream, non_blocking_stream);
+  api.call("cuStreamBeginCapture_v2", stream, capture_thread_local);
+  try {
+    runtime.attention_forward(there.call(), there.pattern(), stream);
+    FAIL_CHECK("not refused");
+  } catch (const Error& error) {
+    CHECK(error.code() == ErrorCode::capture_in_progress);
+  }
+  api.call("cuStreamEndCapture", stream, &graph); // the capture has survived
+  api.call("cuGraphDestroy", graph);
+  api.call("cuStreamDestroy_v2", stream);
+}
