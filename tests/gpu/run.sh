@@ -60,7 +60,7 @@ bench_both() {
   shift 2
   step "$name" bench "$problem" "$@"
   schedule=$("$tilewright" compile "$problem" --arch sm_80 --json | sed -n 's/.*"schedule":"\([^"]*\)".*/\1/p')
-  step "$name, family sm80" bench "$problem" "$@" --schedule "$schedule"
+  step "$name, family sm80" bench "$problem" "$@" --schedule "${schedule:-none}" # "none" is refused: the step fails where compile did
 }
 
 say "== $gpu, $(date -u +%FT%TZ), tilewright $(git -C "$repository" rev-parse --short HEAD 2>/dev/null || echo unknown)"
