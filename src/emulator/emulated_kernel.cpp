@@ -57,7 +57,9 @@ EmulatedKernel::EmulatedKernel(std::string name, const fs::path& library, Kernel
                 "a shared library for this host is allowed", "remove it; it is then compiled anew");
   try {
     entry_ = reinterpret_cast<KernelEntry>(symbol("tilewright_emulated_thread"));
-    most_threads_ = *static_cast<const int*>(symbol("tilewright_emulated_threads"));
+    most_threads_ = number("tilewright_emulated_threads");
+    blocks_per_processor_ = number("tilewright_emulated_blocks");
+    uses_copy_engine_ = ::dlsym(library_, "tilewright_emulated_proxies") != nullptr;
   } catch (...) {
     ::dlclose(library_);
     throw;
@@ -71,6 +73,10 @@ void* EmulatedKernel::symbol(const char* symbol) const {
     return address;
   throw Error(ErrorCode::compile_failed, fmt::format("{} has no {}", name_, symbol),
               "a kernel template declares its kernel by TILEWRIGHT_KERNEL", "report this as a fault of tilewright");
+}
+
+std::uint32_t EmulatedKernel::number(const char* name) const {
+  return static_cast<std::uint32_t>(*static_cast<const int*>(symbol(name)));
 }
 
 fs::path KernelFolder::default_folder() {

@@ -1,6 +1,7 @@
 // A kernel compiled for the host and opened.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -25,18 +26,23 @@ public:
 
   [[nodiscard]] const std::string& name() const noexcept { return name_; }
   [[nodiscard]] KernelEntry entry() const noexcept { return entry_; }
-  [[nodiscard]] int most_threads() const noexcept { return most_threads_; } // of a block: its launch bounds
-  [[nodiscard]] const std::string& log() const noexcept { return log_; }    // what the compiler said of it
+  // Its launch bounds: threads of a block, and blocks on one multiprocessor.
+  [[nodiscard]] std::uint32_t most_threads() const noexcept { return most_threads_; }
+  [[nodiscard]] std::uint32_t blocks_per_processor() const noexcept { return blocks_per_processor_; }
+  [[nodiscard]] bool uses_copy_engine() const noexcept { return uses_copy_engine_; }
+  [[nodiscard]] const std::string& log() const noexcept { return log_; } // what the compiler said of it
 
 private:
   [[nodiscard]] void* symbol(const char* symbol) const;
+  [[nodiscard]] std::uint32_t number(const char* symbol) const;
 
   std::string name_, log_;
   KernelOrigin origin_;
   KernelReport report_;
   void* library_ = nullptr;
   KernelEntry entry_ = nullptr;
-  int most_threads_ = 0;
+  std::uint32_t most_threads_ = 0, blocks_per_processor_ = 0;
+  bool uses_copy_engine_ = false;
 };
 
 /// Compiled kernels on disk: <folder>/<hash of all that they depend on>.so. Thread-safe, and safe between processes.

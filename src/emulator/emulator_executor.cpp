@@ -1,5 +1,6 @@
 #include "emulator/emulator_executor.hpp"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <thread>
@@ -9,6 +10,8 @@
 #include <unistd.h>
 
 #include "codegen/source.hpp"
+#include "emulator/runtime.cuh"
+#include "emulator/tensor_map.hpp"
 #include "schedule/feasibility.hpp"
 #include <tilewright/error.hpp>
 
@@ -19,6 +22,16 @@ namespace {
 // Few, so that kernels whose blocks take one piece of work after the other do so in small problems too. A fixed number,
 // so that a launch is the same on every host.
 constexpr std::int32_t multiprocessors = 4;
+
+constexpr std::uint32_t most_blocks_of_cluster = 8; // portable: CUDA C++ Programming Guide, "Thread Block Clusters"
+
+/// What the launch bounds leave each thread, as ptxas allots where a kernel uses setmaxnreg.
+std::uint32_t registers_at_start(const EmulatedKernel& kernel) {
+  constexpr std::uint32_t step = 8;
+  const std::uint32_t share =
+      schedule::registers_in_all / std::max(kernel.most_threads() * kernel.blocks_per_processor(), 1U);
+  return std::min<std::uint32_t>(share, schedule::registers_per_thread_limit) / step * step;
+}
 
 DeviceDescription describe(const Architecture& architecture) {
   const auto limits = schedule::limits_of(architecture);
@@ -52,9 +65,9 @@ void EmulatorExecutor::launch(const Kernel& kernel, const LaunchShape& shape, co
                               std::size_t /*parameter_bytes*/, Stream /*stream*/) {
   const auto& emulated = dynamic_cast<const EmulatedKernel&>(kernel);
   const auto one_dimensional = [](const Dim3& extents) { return extents.x > 0 && extents.y == 1 && extents.z == 1; };
-  const bool clustered = shape.cluster.x != 1 || shape.cluster.y != 1 || shape.cluster.z != 1;
-  if (!one_dimensional(shape.grid) || !one_dimensional(shape.block) || clustered ||
-      shape.block.x > static_cast<std::uint32_t>(emulated.most_threads()) ||
+  if (!one_dimensional(shape.grid) || !one_dimensional(shape.block) || !one_dimensional(shape.cluster) ||
+      shape.cluster.x > most_blocks_of_cluster || shape.grid.x % shape.cluster.x != 0 ||
+      shape.block.x > emulated.most_threads() || shape.block.x % warp_lanes != 0 ||
       shape.shared_bytes > static_cast<std::uint32_t>(device_.shared_bytes_per_block))
     throw Error(
         ErrorCode::internal,
@@ -62,15 +75,19 @@ void EmulatorExecutor::launch(const Kernel& kernel, const LaunchShape& shape, co
                     "memory",
                     emulated.name(), shape.grid.x, shape.grid.y, shape.grid.z, shape.block.x, shape.block.y,
                     shape.block.z, shape.cluster.x, shape.cluster.y, shape.cluster.z, shape.shared_bytes),
-        fmt::format("one dimension, at most {} threads (its launch bounds) and {} bytes are allowed",
-                    emulated.most_threads(), device_.shared_bytes_per_block),
+        fmt::format("one dimension, whole clusters of at most {} thread blocks, whole warps and at most {} "
+                    "threads (the launch bounds), {} bytes are allowed",
+                    most_blocks_of_cluster, emulated.most_threads(), device_.shared_bytes_per_block),
         "report this as a fault of tilewright");
   LaunchPlan plan;
   plan.kernel = emulated.name();
   plan.entry = emulated.entry();
   plan.arguments = parameters;
   plan.blocks = shape.grid.x;
+  plan.cluster = shape.cluster.x;
   plan.threads_per_block = shape.block.x;
+  plan.registers = registers_at_start(emulated);
+  plan.copy_engine = emulated.uses_copy_engine();
   plan.shared_bytes = shape.shared_bytes;
   plan.seed = options_.seed;
   plan.completion = options_.completion;
@@ -79,9 +96,7 @@ void EmulatorExecutor::launch(const Kernel& kernel, const LaunchShape& shape, co
   run_launch(plan, pool_, options_.threads > 0 ? options_.threads : all_cores);
 }
 
-TensorMap EmulatorExecutor::encode(const TensorMapRequest& /*request*/) {
-  throw Error(ErrorCode::unsupported, "a tensor map was asked for", "", "");
-}
+TensorMap EmulatorExecutor::encode(const TensorMapRequest& request) { return encode_box_map(request); }
 
 void EmulatorExecutor::check_pointer(const void* pointer, const char* name) const {
   // msync says ENOMEM where no memory is mapped, and changes nothing in anonymous memory.

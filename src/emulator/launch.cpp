@@ -10,20 +10,20 @@
 namespace tilewright::emulator {
 namespace {
 
-/// Hands out blocks in ascending order until one fails: all before it have then been handed out too.
-class BlockQueue {
+/// Hands out clusters in ascending order until one fails: all before it have then been handed out too.
+class ClusterQueue {
 public:
-  explicit BlockQueue(std::uint32_t blocks) : blocks_(blocks) {}
+  explicit ClusterQueue(std::uint32_t clusters) : clusters_(clusters) {}
 
   void work(const LaunchPlan& plan, Multiprocessor& multiprocessor) {
     while (!failed_.load()) {
-      const std::uint32_t block = next_.fetch_add(1);
-      if (block >= blocks_)
+      const std::uint32_t cluster = next_.fetch_add(1);
+      if (cluster >= clusters_)
         return;
       try {
-        multiprocessor.run(plan, block);
+        multiprocessor.run(plan, cluster);
       } catch (...) {
-        note_failure(block);
+        note_failure(cluster);
       }
     }
   }
@@ -34,21 +34,21 @@ public:
   }
 
 private:
-  void note_failure(std::uint32_t block) {
+  void note_failure(std::uint32_t cluster) {
     const std::lock_guard lock(mutex_);
     failed_ = true;
-    if (!failure_ || block < failed_block_) {
+    if (!failure_ || cluster < failed_cluster_) {
       failure_ = std::current_exception();
-      failed_block_ = block;
+      failed_cluster_ = cluster;
     }
   }
 
-  const std::uint32_t blocks_;
+  const std::uint32_t clusters_;
   std::atomic<std::uint32_t> next_{0};
   std::atomic<bool> failed_{false};
   std::mutex mutex_;
   std::exception_ptr failure_;
-  std::uint32_t failed_block_ = 0;
+  std::uint32_t failed_cluster_ = 0;
 };
 
 } // namespace
@@ -75,15 +75,16 @@ void MultiprocessorPool::give_back(std::unique_ptr<Multiprocessor> multiprocesso
 }
 
 void run_launch(const LaunchPlan& plan, MultiprocessorPool& pool, int host_threads) {
-  BlockQueue queue(plan.blocks);
+  const std::uint32_t clusters = plan.blocks / plan.cluster;
+  ClusterQueue queue(clusters);
   const auto work = [&] {
-    std::unique_ptr<Multiprocessor> multiprocessor = pool.take(plan.threads_per_block);
+    std::unique_ptr<Multiprocessor> multiprocessor = pool.take(std::size_t{plan.cluster} * plan.threads_per_block);
     queue.work(plan, *multiprocessor);
     pool.give_back(std::move(multiprocessor));
   };
   {
     std::vector<std::jthread> helpers;
-    const auto most = std::min(static_cast<std::uint32_t>(std::max(host_threads, 1)), plan.blocks);
+    const auto most = std::min(static_cast<std::uint32_t>(std::max(host_threads, 1)), clusters);
     for (std::uint32_t helper = 1; helper < most; ++helper)
       helpers.emplace_back(work);
     work();

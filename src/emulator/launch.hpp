@@ -18,7 +18,7 @@ public:
   MultiprocessorPool();
   ~MultiprocessorPool();
 
-  /// One that can run blocks of so many threads.
+  /// One that can run clusters of so many threads.
   std::unique_ptr<Multiprocessor> take(std::size_t threads);
   void give_back(std::unique_ptr<Multiprocessor> multiprocessor);
 
@@ -27,8 +27,8 @@ private:
   std::vector<std::unique_ptr<Multiprocessor>> idle_;
 };
 
-/// Runs the launch on so many host threads, the calling one among them, and returns when every block has finished.
-/// Throws the error of the failing block with the lowest index: what is thrown does not depend on the host threads.
+/// Runs the launch on so many host threads, the calling one among them, and returns when all has finished.
+/// Throws the error of the failing cluster with the lowest index: what is thrown does not depend on the host threads.
 void run_launch(const LaunchPlan& plan, MultiprocessorPool& pool, int host_threads);
 
 } // namespace tilewright::emulator

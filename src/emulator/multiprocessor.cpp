@@ -1,13 +1,9 @@
 #include "emulator/multiprocessor.hpp"
 
 #include <cstring>
-#include <map>
-#include <tuple>
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
-#include "emulator/names.hpp"
 #include "emulator/services.hpp"
 
 namespace tilewright::emulator {
@@ -18,7 +14,9 @@ constexpr int poison = 0xff;
 
 } // namespace
 
-Multiprocessor::Multiprocessor(std::size_t threads) : scheduler_(threads), copies_(threads) {
+Multiprocessor::Multiprocessor(std::size_t threads)
+    : scheduler_(threads), copies_(threads), outgoing_(threads), products_(threads / warp_lanes),
+      warpgroups_(threads / warp_lanes) {
   for (std::size_t number = 0; number < threads; ++number) {
     Fiber& fiber = scheduler_.fiber(number);
     fiber.processor = this;
@@ -26,66 +24,137 @@ Multiprocessor::Multiprocessor(std::size_t threads) : scheduler_(threads), copie
   }
 }
 
-void Multiprocessor::run(const LaunchPlan& plan, std::uint32_t block) {
+void Multiprocessor::run(const LaunchPlan& plan, std::uint32_t cluster) {
   plan_ = &plan;
-  scheduler_.begin(mix(plan.seed) ^ mix(block), 1, plan.threads_per_block);
-  begin_block(block);
+  scheduler_.begin(mix(plan.seed) ^ mix(cluster), plan.cluster, plan.threads_per_block);
+  blocks_.resize(plan.cluster);
+  boxes_.clear();
+  at_cluster_barrier_.clear();
+  unfinished_ = std::size_t{plan.cluster} * plan.threads_per_block;
+  for (std::uint32_t rank = 0; rank < plan.cluster; ++rank)
+    begin_block(blocks_[rank], cluster * plan.cluster + rank, rank);
   scheduler_.run(*this);
 }
 
-void Multiprocessor::begin_block(std::uint32_t index) {
-  if (block_.shared_capacity != plan_->shared_bytes) { // exact, so that the address sanitizer sees its end
-    block_.shared.reset(static_cast<unsigned char*>(::operator new(plan_->shared_bytes, shared_alignment)));
-    block_.shared_capacity = plan_->shared_bytes;
+void Multiprocessor::begin_block(ThreadBlock& block, std::uint32_t index, std::uint32_t rank) {
+  if (block.shared == nullptr || block.shared_bytes != plan_->shared_bytes) {
+    // Exact, so that the address sanitizer sees its end.
+    block.shared.reset(static_cast<unsigned char*>(::operator new(plan_->shared_bytes, shared_alignment)));
+    block.shared_bytes = plan_->shared_bytes;
   }
-  std::memset(block_.shared.get(), plan_->check_initialised ? poison : 0, plan_->shared_bytes);
-  block_.index = index;
-  block_.unfinished = plan_->threads_per_block;
-  block_.at_barrier.clear();
-  for (std::size_t number = 0; number < plan_->threads_per_block; ++number) {
-    Fiber& fiber = scheduler_.fiber(number);
-    fiber.shared = block_.shared.get();
+  std::memset(block.shared.get(), plan_->check_initialised ? poison : 0, plan_->shared_bytes);
+  block.index = index;
+  block.rank = rank;
+  block.unfinished = plan_->threads_per_block;
+  block.at_barrier.clear();
+  block.barriers.clear();
+  block.numbered = {};
+  block.unfenced.begin(plan_->copy_engine ? plan_->shared_bytes : 0, plan_->threads_per_block);
+  block.free_registers = 0;
+  block.warp_registers.assign(plan_->threads_per_block / warp_lanes, plan_->registers);
+  block.waiting_for_registers.clear();
+  for (std::size_t index_in_block = 0; index_in_block < plan_->threads_per_block; ++index_in_block) {
+    Fiber& fiber = scheduler_.fiber(rank * plan_->threads_per_block + index_in_block);
+    fiber.thread_block = &block;
+    fiber.shared = block.shared.get();
     fiber.shared_bytes = plan_->shared_bytes;
-    fiber.watched = false;
+    fiber.watched = plan_->copy_engine;
+    fiber.rank = static_cast<std::uint8_t>(rank);
     fiber.block = static_cast<std::int32_t>(index);
     fiber.grid = static_cast<std::int32_t>(plan_->blocks);
-    copies_[number].clear();
+    copies_[fiber.number].clear();
+    outgoing_[fiber.number] = {};
+    products_[fiber.warp->number].begin();
+    warpgroups_[fiber.warp->number / 4] = {};
   }
 }
 
 void Multiprocessor::run(Fiber& /*fiber*/) { plan_->entry(plan_->arguments); }
 
 void Multiprocessor::finished(Fiber& fiber) {
+  const Place end{"the thread's end", 0};
   copies_[fiber.number].finish();
-  --block_.unfinished;
-  release_barrier(block_);
+  if (!outgoing_[fiber.number].boxes.empty())
+    throw fault(fiber, end, "has copied boxes to global memory and not waited for them",
+                "a thread block's shared memory must stay until its boxes have been read");
+  if (!products_[fiber.warp->number].empty())
+    throw fault(fiber, end, "has issued products and not waited for them", "a thread must wait for its products");
+  ThreadBlock& block = *fiber.thread_block;
+  --block.unfinished;
+  --unfinished_;
+  if (block.unfinished == 0)
+    for (const PendingBox& box : boxes_)
+      if (box.destination == &block)
+        throw fault(*box.issuer, box.place,
+                    fmt::format("the box is still on its way when block {} has ended", block.index),
+                    "a thread block's shared memory must stay until all copies into it have come");
+  release_block_barrier(block);
+  release_cluster_barrier();
 }
 
-void Multiprocessor::refuse_divergence(const Fiber& fiber, WarpOperation operation, Place place) const {
-  const Warp& warp = *fiber.warp;
-  throw fault(fiber, place,
-              fmt::format("{} is called while lanes {} of the warp are at {} ({})", to_string(operation),
-                          lanes_to_string(warp.arrived), to_string(warp.operation), to_string(warp.place)),
-              "all lanes of a warp must come to the same operation");
+void Multiprocessor::release_all(std::vector<Fiber*>& waiting) {
+  for (Fiber* const fiber : waiting)
+    scheduler_.wake(*fiber);
+  waiting.clear();
 }
 
 void Multiprocessor::synchronize_block(Fiber& fiber, Place place) {
-  block_.at_barrier.push_back(&fiber);
-  if (block_.at_barrier.size() < block_.unfinished) {
+  ThreadBlock& block = *fiber.thread_block;
+  block.at_barrier.push_back(&fiber);
+  if (block.at_barrier.size() < block.unfinished) {
     scheduler_.wait(fiber, {"synchronize_block", place});
     return;
   }
-  release_barrier(block_);
+  release_block_barrier(block);
   scheduler_.yield(fiber);
 }
 
-/// Threads that have finished are not waited for (CUDA C++ Programming Guide, __syncthreads).
-void Multiprocessor::release_barrier(ThreadBlock& block) {
-  if (block.at_barrier.empty() || block.at_barrier.size() < block.unfinished)
+/// Threads that have finished are not waited for (CUDA C++ Programming Guide, __syncthreads; PTX ISA, barrier.cluster).
+void Multiprocessor::release_block_barrier(ThreadBlock& block) {
+  if (block.at_barrier.size() == block.unfinished)
+    release_all(block.at_barrier);
+}
+
+void Multiprocessor::synchronize_cluster(Fiber& fiber, Place place) {
+  at_cluster_barrier_.push_back(&fiber);
+  if (at_cluster_barrier_.size() < unfinished_) {
+    scheduler_.wait(fiber, {"synchronize_cluster", place});
     return;
-  for (Fiber* const fiber : block.at_barrier)
-    scheduler_.wake(*fiber);
-  block.at_barrier.clear();
+  }
+  release_cluster_barrier();
+  scheduler_.yield(fiber);
+}
+
+void Multiprocessor::release_cluster_barrier() {
+  if (at_cluster_barrier_.size() == unfinished_)
+    release_all(at_cluster_barrier_);
+}
+
+bool Multiprocessor::meet_threads(Fiber& fiber, int id, int threads, bool condition, Place place) {
+  if (id < 1 || id >= ThreadBlock::numbered_barriers || threads < warp_lanes || threads % warp_lanes != 0 ||
+      static_cast<std::uint32_t>(threads) > plan_->threads_per_block)
+    throw fault(fiber, place, fmt::format("meets {} threads at barrier {}", threads, id),
+                "whole warps of the thread block at barriers 1 to 15");
+  NumberedBarrier& barrier = fiber.thread_block->numbered[static_cast<std::size_t>(id)];
+  if (barrier.waiting.empty())
+    barrier.expected = threads;
+  else if (barrier.expected != threads)
+    throw fault(
+        fiber, place,
+        fmt::format("comes to barrier {} for {} threads, where others wait for {}", id, threads, barrier.expected),
+        "all threads that meet at a barrier must name the same number");
+  barrier.any = barrier.any || condition;
+  barrier.waiting.push_back(&fiber);
+  if (static_cast<int>(barrier.waiting.size()) < threads) {
+    scheduler_.wait(fiber, {"synchronize_threads", place, static_cast<std::uint32_t>(id), 0, Wait::numbered_barrier});
+    return fiber.agreed;
+  }
+  for (Fiber* const waiting : barrier.waiting)
+    waiting->agreed = barrier.any;
+  barrier.any = false;
+  release_all(barrier.waiting);
+  scheduler_.yield(fiber);
+  return fiber.agreed;
 }
 
 bool Multiprocessor::completes_at_once() {
@@ -122,6 +191,8 @@ void Multiprocessor::check_shared(Fiber& fiber, std::uint32_t address, std::uint
   if (std::uint64_t{address - shared_base} + bytes > fiber.shared_bytes)
     throw fault(fiber, place, fmt::format("{} {} bytes at shared address {}", verb, bytes, address),
                 fmt::format("the thread block has the {} bytes from {} on", fiber.shared_bytes, shared_base));
+  if (plan_->copy_engine && access == Access::write)
+    fiber.thread_block->unfenced.store(static_cast<std::size_t>(fiber.index), address - shared_base, bytes);
 }
 
 void Multiprocessor::check_global(Fiber& fiber, const void* address, std::uint32_t bytes, Access access, Place place) {
@@ -132,36 +203,22 @@ void Multiprocessor::check_global(Fiber& fiber, const void* address, std::uint32
                 fmt::format("the address must be a multiple of {}", bytes));
 }
 
-Error Multiprocessor::fault(const Fiber& fiber, Place place, std::string_view what, std::string allowed) const {
-  return Error(ErrorCode::internal,
-               fmt::format("{}: thread {} (warp {}, lane {}) of block {} at {}: {}", plan_->kernel, fiber.index,
-                           fiber.index / warp_lanes, fiber.index % warp_lanes, fiber.block, to_string(place), what),
-               std::move(allowed), replay());
-}
-
-std::string Multiprocessor::replay() const {
-  return fmt::format("the kernel or its schedule is at fault; emulating with seed {} replays this", plan_->seed);
-}
-
-std::exception_ptr Multiprocessor::deadlock() {
-  // Lanes of a warp that wait for the same thing at the same place are named together.
-  std::map<std::tuple<std::int32_t, std::string, std::string>, std::uint32_t> waiting;
-  for (std::size_t number = 0; number < plan_->threads_per_block; ++number) {
-    const Fiber& fiber = scheduler_.fiber(number);
-    const bool at_warp = (fiber.warp->arrived & fiber.lane_bit()) != 0;
-    const Wait wait = at_warp ? Wait{to_string(fiber.warp->operation), fiber.warp->place} : fiber.wait;
-    waiting[{fiber.index / warp_lanes, fiber.finished ? "" : wait.what, fiber.finished ? "" : to_string(wait.place)}] |=
-        fiber.lane_bit();
+void Multiprocessor::set_registers(Fiber& fiber, int registers, Place place) {
+  ThreadBlock& block = *fiber.thread_block;
+  const auto wanted = static_cast<std::uint32_t>(registers);
+  std::uint32_t& current = block.warp_registers[static_cast<std::size_t>(fiber.index) / warp_lanes];
+  const bool release = fiber.warp->operation == WarpOperation::release_registers;
+  if (release ? wanted > current : wanted < current)
+    throw fault(fiber, place, fmt::format("{} {} registers", release ? "releases all but" : "claims", registers),
+                fmt::format("the warp has {} registers per thread", current));
+  const std::int64_t more = (std::int64_t{wanted} - current) * warp_lanes;
+  while (block.free_registers < more) {
+    block.waiting_for_registers.push_back(&fiber);
+    scheduler_.wait(fiber, {"claim_registers", place});
   }
-  std::string text;
-  for (const auto& [who, lanes] : waiting) {
-    const auto& [warp, what, place] = who;
-    text += fmt::format("{}warp {} lanes {} {}", text.empty() ? "" : ", ", warp, lanes_to_string(lanes),
-                        what.empty() ? "have finished" : fmt::format("wait at {} ({})", what, place));
-  }
-  return std::make_exception_ptr(Error(ErrorCode::internal,
-                                       fmt::format("{}: deadlock in block {}: {}", plan_->kernel, block_.index, text),
-                                       "every wait must end", replay()));
+  block.free_registers -= more;
+  current = wanted;
+  release_all(block.waiting_for_registers);
 }
 
 } // namespace tilewright::emulator

@@ -8,8 +8,24 @@
 namespace tilewright::emulator {
 
 /// The primitives, by WarpOperation.
-constexpr const char* operation_names[] = {"load_matrices", "load_matrices_transposed", "multiply_add", "vote",
-                                           "shuffle_xor",   "synchronize_warp"};
+constexpr const char* operation_names[] = {"load_matrices",
+                                           "load_matrices_transposed",
+                                           "store_matrices",
+                                           "multiply_add",
+                                           "vote",
+                                           "shuffle_xor",
+                                           "broadcast",
+                                           "uniform",
+                                           "minimum_of_lanes",
+                                           "elect_lane",
+                                           "synchronize_warp",
+                                           "release_registers",
+                                           "claim_registers",
+                                           "fence_products",
+                                           "multiply_shared",
+                                           "multiply_registers",
+                                           "commit_products",
+                                           "wait_for_products"};
 
 constexpr const char* to_string(WarpOperation operation) noexcept {
   return operation_names[static_cast<std::size_t>(operation)];

@@ -1,7 +1,6 @@
 #include "emulator/scheduler.hpp"
 
-#include <algorithm>
-#include <utility>
+#include <iterator>
 
 namespace tilewright::emulator {
 namespace {
@@ -16,7 +15,7 @@ struct KeepsStack {
 
 } // namespace
 
-Scheduler::Scheduler(std::size_t capacity) : stacks_(capacity), warps_((capacity + warp_lanes - 1) / warp_lanes + 1) {
+Scheduler::Scheduler(std::size_t capacity) : stacks_(capacity), warps_(capacity / warp_lanes) {
   for (std::size_t number = 0; number < capacity; ++number)
     create(number);
 }
@@ -52,28 +51,24 @@ void Scheduler::create(std::size_t number) {
 void Scheduler::begin(std::uint64_t seed, std::size_t blocks, std::size_t threads_per_block) {
   random_ = Random(seed);
   redraw_period_ = redraw_periods[random_.below(std::size(redraw_periods))];
-  const std::size_t warps_per_block = (threads_per_block + warp_lanes - 1) / warp_lanes;
-  warp_count_ = blocks * warps_per_block;
+  warp_count_ = blocks * threads_per_block / warp_lanes;
   fiber_count_ = blocks * threads_per_block;
-  if (warps_.size() < warp_count_)
-    warps_.resize(warp_count_);
-  for (std::size_t number = 0; number < fiber_count_; ++number) {
-    Fiber& fiber = this->fiber(number);
-    const std::size_t index = number % threads_per_block;
-    const std::size_t lane = index % warp_lanes;
-    Warp& warp = warps_[number / threads_per_block * warps_per_block + index / warp_lanes];
-    if (lane == 0) {
-      const std::size_t lanes = std::min<std::size_t>(threads_per_block - index, warp_lanes);
-      warp.lanes = warp.ready = lanes == warp_lanes ? ~0U : (1U << lanes) - 1;
-      warp.arrived = 0;
-      warp.first_fiber = number;
-      draw_priority(warp);
+  for (std::size_t number = 0; number < warp_count_; ++number) {
+    Warp& warp = warps_[number];
+    warp.ready = all_lanes;
+    warp.arrived = 0;
+    warp.number = number;
+    warp.first_fiber = number * warp_lanes;
+    warp.exchange.elected = static_cast<std::int32_t>(random_.below(warp_lanes));
+    draw_priority(warp);
+    for (std::size_t lane = 0; lane < warp_lanes; ++lane) {
+      Fiber& fiber = this->fiber(warp.first_fiber + lane);
+      fiber.index = static_cast<std::int32_t>((warp.first_fiber + lane) % threads_per_block);
+      fiber.warp = &warp;
+      fiber.exchange = &warp.exchange;
+      fiber.started = fiber.finished = false;
+      warp.exchange.threads[lane] = &fiber;
     }
-    fiber.index = static_cast<std::int32_t>(index);
-    fiber.warp = &warp;
-    fiber.exchange = &warp.exchange;
-    warp.exchange.threads[lane] = &fiber;
-    fiber.started = fiber.finished = false;
   }
 }
 
@@ -115,12 +110,22 @@ void Scheduler::enter(Fiber& fiber, boost::context::fiber&& from) {
   while (!closing_) {
     run_once(fiber);
     Fiber* next = nullptr;
-    if (!failure_ && unfinished_ > 0) {
-      next = pick();
-      if (next == nullptr)
-        failure_ = work_->deadlock();
-    }
+    if (!failure_ && unfinished_ > 0)
+      next = pick_or_fail();
     switch_to(next, fiber.context, fiber.stack);
+  }
+}
+
+/// nullptr: there is a failure now.
+Fiber* Scheduler::pick_or_fail() {
+  try {
+    Fiber* const next = pick();
+    if (next == nullptr)
+      failure_ = work_->deadlock();
+    return next;
+  } catch (...) {
+    failure_ = std::current_exception();
+    return nullptr;
   }
 }
 

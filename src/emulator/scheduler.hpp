@@ -17,12 +17,16 @@
 namespace tilewright::emulator {
 
 struct Warp;
+struct ThreadBlock;
 class Multiprocessor;
 
 /// What a thread waits for, and where.
 struct Wait {
   const char* what = nullptr; // a primitive's name
   Place place{};
+  std::uint32_t subject = 0; // shared_barrier: its address; numbered_barrier: its number
+  std::uint32_t parity = 0;  // shared_barrier: of the phase
+  enum Kind : std::uint8_t { other, shared_barrier, numbered_barrier } kind = other;
 };
 
 /// One emulated CUDA thread. Stands at the low end of its stack.
@@ -30,11 +34,13 @@ struct Fiber : Thread {
   Warp* warp = nullptr;
   boost::context::fiber context; // where it goes on; empty while it runs. With what is above it one cache line
   Multiprocessor* processor = nullptr;
+  ThreadBlock* thread_block = nullptr;
   std::size_t number = 0; // among all that its scheduler runs
   SanitizedStack stack{};
   Wait wait{}; // unless it waits for its warp
   bool started = false;
   bool finished = false;
+  bool agreed = false; // what the last numbered barrier found
 
   [[nodiscard]] std::uint32_t lane_bit() const noexcept {
     return 1U << (static_cast<std::uint32_t>(index) % warp_lanes);
@@ -42,14 +48,16 @@ struct Fiber : Thread {
 };
 static_assert(sizeof(Fiber) <= thread_bytes);
 
-/// 32 threads of one thread block, or fewer in its last warp.
+constexpr std::uint32_t all_lanes = ~0U;
+
+/// 32 threads of one thread block.
 struct Warp {
-  std::uint32_t lanes = 0;   // those that the block has
-  std::uint32_t ready = 0;   // could run, and do not
+  std::uint32_t ready = 0;   // lanes that could run, and do not
   std::uint32_t arrived = 0; // at the warp operation
   WarpOperation operation{};
   Place place{}; // of that operation
   std::uint64_t priority = 0;
+  std::size_t number = 0;      // among all of the scheduler
   std::size_t first_fiber = 0; // number of lane 0
   WarpExchange exchange{};
 };
@@ -61,7 +69,9 @@ public:
   virtual void run(Fiber& fiber) = 0;
   /// After run has returned, on the same fiber.
   virtual void finished(Fiber& fiber) = 0;
-  /// The error for fibers that all wait.
+  /// All fibers wait: lets something that they may be waiting for take effect. False: there is no such thing.
+  virtual bool progress() = 0;
+  /// The error for fibers that all wait for ever.
   [[nodiscard]] virtual std::exception_ptr deadlock() = 0;
 };
 
@@ -81,8 +91,8 @@ public:
   [[nodiscard]] Fiber& fiber(std::size_t number) const noexcept { return *static_cast<Fiber*>(stacks_.thread(number)); }
   [[nodiscard]] Random& random() noexcept { return random_; }
 
-  /// Starts over with thread blocks of so many threads each: gives every fiber its index and its warp. What else its
-  /// Thread holds is for the caller to fill in.
+  /// Starts over with thread blocks of so many threads each, whole warps: gives every fiber its index and its warp.
+  /// What else its Thread holds is for the caller to fill in.
   void begin(std::uint64_t seed, std::size_t blocks, std::size_t threads_per_block);
 
   /// Runs the work on every fiber. Throws what the first failing fiber threw; the others are unwound before.
@@ -100,7 +110,9 @@ public:
 private:
   struct Abandoned {}; // unwinds the fibers that another one's failure has left waiting
 
+  Fiber* pick_ready();
   Fiber* pick();
+  Fiber* pick_or_fail();
   Warp* pick_warp();
   void draw_priority(Warp& warp) { warp.priority = random_.next(); }
   void create(std::size_t number);
@@ -131,7 +143,16 @@ private:
 // Inline, all of it: processors predict where a function returns to by who called it last, and a switch to another
 // stack spoils that for every function on the way. A warp operation switches 32 times.
 
+/// nullptr: all wait for ever.
 inline Fiber* Scheduler::pick() {
+  for (;;) {
+    Fiber* const next = pick_ready();
+    if (next != nullptr || !work_->progress())
+      return next;
+  }
+}
+
+inline Fiber* Scheduler::pick_ready() {
   if (running_ == nullptr || running_->ready == 0) {
     running_ = pick_warp();
     if (running_ == nullptr)

@@ -7,10 +7,11 @@ namespace {
 
 /// Services' function for a member of Multiprocessor.
 template <auto member> struct Forward;
-template <class... Arguments, void (Multiprocessor::*member)(Fiber&, Arguments...)> struct Forward<member> {
-  static void call(Thread& thread, Arguments... arguments) {
+template <class Result, class... Arguments, Result (Multiprocessor::*member)(Fiber&, Arguments...)>
+struct Forward<member> {
+  static Result call(Thread& thread, Arguments... arguments) {
     auto& fiber = static_cast<Fiber&>(thread);
-    (fiber.processor->*member)(fiber, arguments...);
+    return (fiber.processor->*member)(fiber, arguments...);
   }
 };
 
@@ -25,11 +26,28 @@ template <class... Arguments, void (Multiprocessor::*member)(Fiber&, Arguments..
 const Services services = {
     .meet_warp = meet_warp,
     .synchronize_block = Forward<&Multiprocessor::synchronize_block>::call,
+    .synchronize_cluster = Forward<&Multiprocessor::synchronize_cluster>::call,
+    .meet_threads = Forward<&Multiprocessor::meet_threads>::call,
+    .check_shared = Forward<&Multiprocessor::check_shared>::call,
+    .check_global = Forward<&Multiprocessor::check_global>::call,
     .copy_async = Forward<&Multiprocessor::copy_async>::call,
     .commit_copies = Forward<&Multiprocessor::commit_copies>::call,
     .wait_for_copies = Forward<&Multiprocessor::wait_for_copies>::call,
-    .check_shared = Forward<&Multiprocessor::check_shared>::call,
-    .check_global = Forward<&Multiprocessor::check_global>::call,
+    .initialize_barrier = Forward<&Multiprocessor::initialize_barrier>::call,
+    .publish_barriers = Forward<&Multiprocessor::publish_barriers>::call,
+    .arrive = Forward<&Multiprocessor::arrive>::call,
+    .wait_for_phase = Forward<&Multiprocessor::wait_for_phase>::call,
+    .check_map = Forward<&Multiprocessor::check_map>::call,
+    .copy_box_to_shared = Forward<&Multiprocessor::copy_box_to_shared>::call,
+    .copy_box_to_global = Forward<&Multiprocessor::copy_box_to_global>::call,
+    .commit_box_copies = Forward<&Multiprocessor::commit_box_copies>::call,
+    .wait_for_boxes = Forward<&Multiprocessor::wait_for_boxes>::call,
+    .fence_shared = Forward<&Multiprocessor::fence_shared>::call,
+    .set_registers = Forward<&Multiprocessor::set_registers>::call,
+    .fence_products = Forward<&Multiprocessor::fence_products>::call,
+    .issue_product = Forward<&Multiprocessor::issue_product>::call,
+    .commit_products = Forward<&Multiprocessor::commit_products>::call,
+    .wait_for_products = Forward<&Multiprocessor::wait_for_products>::call,
 };
 
 } // namespace tilewright::emulator

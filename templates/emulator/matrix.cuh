@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "device/element.cuh"
+#include "emulator/vectors.cuh"
 
 namespace tilewright {
 
@@ -43,37 +44,12 @@ inline void meet_to_load(uint32_t (&fragment)[4], SharedAddress row, WarpOperati
                          Place place) {
   Thread& thread = this_thread();
   WarpExchange& exchange = *thread.exchange;
-  const int lane = thread.index % warp_lanes;
+  const int lane = lane_of(thread);
   exchange.address[lane] = row;
   thread.services->meet_warp(thread, operation, work, place);
   for (int matrix = 0; matrix < 4; ++matrix) {
     fragment[matrix] = exchange.matrix[matrix][lane];
   }
-}
-
-// Eight columns at a time, by the vector extension of g++ and clang.
-using Words8 = uint32_t __attribute__((vector_size(32)));
-using Floats8 = float __attribute__((vector_size(32)));
-
-template <class Vector> inline Vector load_vector(const void* source) {
-  Vector vector;
-  std::memcpy(&vector, source, sizeof vector);
-  return vector;
-}
-
-/// The float32 values of the elements in the low halves of eight words.
-template <class Element> inline Floats8 widen(const Words8& words);
-
-template <> inline Floats8 widen<BFloat16>(const Words8& words) { return std::bit_cast<Floats8>(words << 16); }
-
-/// Moves exponent and mantissa to their places and corrects the exponent's bias by a product, which also normalises
-/// subnormals.
-template <> inline Floats8 widen<Float16>(const Words8& words) {
-  constexpr float bias_correction = 0x1p112f; // 2^(127 - 15)
-  const Words8 magnitude = words & 0x7fffu;
-  const auto value = std::bit_cast<Words8>(std::bit_cast<Floats8>(magnitude << 13) * bias_correction);
-  const auto not_finite = std::bit_cast<Words8>(magnitude >= 0x7c00u) & 0x7f800000u;
-  return std::bit_cast<Floats8>(value | not_finite | (words & 0x8000u) << 16);
 }
 
 /// d += a b. Products are exact in float32; they are added one after the other, in an order that hardware leaves open.
@@ -130,7 +106,7 @@ TILEWRIGHT_DEVICE void multiply_add(float (&d)[4], const uint32_t (&a)[4], uint3
                                     emulator::Place place = emulator::here()) {
   emulator::Thread& thread = emulator::this_thread();
   emulator::WarpExchange& exchange = *thread.exchange;
-  const int lane = thread.index % warp_size;
+  const int lane = emulator::lane_of(thread);
   for (int reg = 0; reg < 4; ++reg) {
     exchange.a[reg][lane] = a[reg];
   }

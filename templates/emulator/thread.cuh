@@ -1,18 +1,23 @@
 // Who a thread is, what it shares, and how it meets the others: device/thread.cuh on the CPU.
 #pragma once
 
+#include <bit>
+
 #include "emulator/runtime.cuh"
 
 #define TILEWRIGHT_DEVICE inline
 #define TILEWRIGHT_EXPORTED extern "C" __attribute__((visibility("default")))
 #define TILEWRIGHT_KERNEL(threads, blocks_per_processor)                                                               \
   TILEWRIGHT_EXPORTED const int tilewright_emulated_threads = (threads);                                               \
+  TILEWRIGHT_EXPORTED const int tilewright_emulated_blocks = (blocks_per_processor);                                   \
   extern "C" void
 #define TILEWRIGHT_ARGUMENT(Type, name) const Type& name
 
 /// Runs the kernel as one CUDA thread: defined behind the kernel by the code generator.
 TILEWRIGHT_EXPORTED void tilewright_emulated_thread(const void* arguments);
-TILEWRIGHT_EXPORTED const int tilewright_emulated_threads; // the kernel's launch bounds
+// The kernel's launch bounds.
+TILEWRIGHT_EXPORTED const int tilewright_emulated_threads;
+TILEWRIGHT_EXPORTED const int tilewright_emulated_blocks;
 
 namespace tilewright {
 
@@ -50,34 +55,31 @@ inline void vote_of_warp(WarpExchange& exchange, Place) {
   for (int lane = 0; lane < warp_lanes; ++lane) {
     votes |= exchange.word[lane] << lane;
   }
-  exchange.agreed = votes;
+  set_results(exchange, votes);
 }
 
-inline void shuffle_warp(WarpExchange& exchange, Place) {
+/// Each lane gets its partner's word.
+inline void shuffle_of_warp(WarpExchange& exchange, Place) {
   for (int lane = 0; lane < warp_lanes; ++lane) {
-    exchange.shuffled[lane] = exchange.value[(lane ^ exchange.mask[lane]) % warp_lanes];
+    exchange.result[lane] = exchange.word[exchange.partner[lane] % warp_lanes];
   }
+}
+
+inline uint32_t shuffle(uint32_t word, int partner, WarpOperation operation, Place place) {
+  Thread& thread = this_thread();
+  thread.exchange->partner[lane_of(thread)] = partner;
+  return exchange_words(word, operation, shuffle_of_warp, place);
 }
 
 } // namespace emulator
 
 TILEWRIGHT_DEVICE uint32_t vote(bool condition, emulator::Place place = emulator::here()) {
-  emulator::Thread& thread = emulator::this_thread();
-  emulator::WarpExchange& exchange = *thread.exchange;
-  const int lane = thread.index % warp_size;
-  exchange.word[lane] = condition;
-  thread.services->meet_warp(thread, emulator::WarpOperation::vote, emulator::vote_of_warp, place);
-  return exchange.agreed;
+  return emulator::exchange_words(condition, emulator::WarpOperation::vote, emulator::vote_of_warp, place);
 }
 
 TILEWRIGHT_DEVICE float shuffle_xor(float value, int mask, emulator::Place place = emulator::here()) {
-  emulator::Thread& thread = emulator::this_thread();
-  emulator::WarpExchange& exchange = *thread.exchange;
-  const int lane = thread.index % warp_size;
-  exchange.value[lane] = value;
-  exchange.mask[lane] = mask;
-  thread.services->meet_warp(thread, emulator::WarpOperation::shuffle_xor, emulator::shuffle_warp, place);
-  return exchange.shuffled[lane];
+  return std::bit_cast<float>(emulator::shuffle(std::bit_cast<uint32_t>(value), lane_index() ^ mask,
+                                                emulator::WarpOperation::shuffle_xor, place));
 }
 
 } // namespace tilewright
