@@ -276,7 +276,8 @@ TEST_CASE("a forked child works on, though the parent's threads held every lock"
       cache.get(spec_number(64));
   });
   std::jthread busy([&] { cache.get(spec_number(128)); });
-  std::this_thread::sleep_for(std::chrono::milliseconds(50)); // the compile of 128 is under way
+  while (compiler.compiles < 2) // until the compile of 128 is under way
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
   const int in_parent = compiler.compiles;
   const ::pid_t child = start_child([&] {
     compiler.duration = {};
