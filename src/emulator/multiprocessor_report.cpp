@@ -30,7 +30,7 @@ std::string Multiprocessor::replay() const {
 std::string Multiprocessor::describe_wait(const Fiber& fiber) const {
   if (fiber.finished)
     return "have finished";
-  const bool at_warp = (fiber.warp->arrived & fiber.lane_bit()) != 0 && fiber.warp->arrived != all_lanes;
+  const bool at_warp = fiber.wait.what == nullptr;
   const Wait wait = at_warp ? Wait{to_string(fiber.warp->operation), fiber.warp->place} : fiber.wait;
   std::string text = fmt::format("wait at {} ({})", wait.what, to_string(wait.place));
   const ThreadBlock& block = *fiber.thread_block;

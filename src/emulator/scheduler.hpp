@@ -37,7 +37,7 @@ struct Fiber : Thread {
   ThreadBlock* thread_block = nullptr;
   std::size_t number = 0; // among all that its scheduler runs
   SanitizedStack stack{};
-  Wait wait{}; // unless it waits for its warp
+  Wait wait{}; // empty while it runs or waits for its warp
   bool started = false;
   bool finished = false;
   bool agreed = false; // what the last numbered barrier found
@@ -177,6 +177,7 @@ inline void Scheduler::switch_to(Fiber* to, boost::context::fiber& from, Sanitiz
 inline void Scheduler::wait(Fiber& fiber, Wait wait) {
   fiber.wait = wait;
   wait_for_warp(fiber);
+  fiber.wait = {};
 }
 
 inline void Scheduler::wait_for_warp(Fiber& fiber) {
