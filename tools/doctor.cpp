@@ -43,27 +43,21 @@ Finding find(std::string subject, const std::function<void(Finding&)>& investiga
   return finding;
 }
 
-Finding find_driver() {
-  return find("CUDA driver", [](Finding& finding) {
+Finding find_gpu() {
+  return find("GPU", [](Finding& finding) {
     const cuda::Api api = cuda::open_api();
     finding.lines.push_back(
         fmt::format("{}, knows CUDA {} and older", api.library, cuda::version_text(api.driver_version)));
-  });
-}
-
-Finding find_gpus() {
-  return find("GPUs", [](Finding& finding) {
-    const cuda::Api api = cuda::open_api();
     const int count = cuda::device_count(api);
+    finding.good = count > 0;
+    if (count == 0)
+      finding.lines.emplace_back("no GPU is visible to this process");
     for (int ordinal = 0; ordinal < count; ++ordinal) {
       const DeviceDescription device = cuda::describe_device(api, ordinal);
       finding.lines.push_back(fmt::format("cuda:{} {}, {}, {} multiprocessors, {} of shared memory a block", ordinal,
                                           device.name, to_string(device.architecture), device.multiprocessors,
                                           bytes_text(device.shared_bytes_per_block)));
     }
-    finding.good = count > 0;
-    if (count == 0)
-      finding.lines.emplace_back("none is visible to this process");
   });
 }
 
@@ -71,16 +65,15 @@ Finding find_nvrtc() {
   return find("NVRTC", [](Finding& finding) {
     const compiler::Description description = compiler::describe();
     finding.good = description.problem.empty();
-    if (finding.good)
+    if (finding.good) {
       finding.lines.push_back(
           fmt::format("{} {}, build id {}", description.version, description.path, description.build_id));
-    else
-      finding.lines.push_back(description.problem);
-    if (!description.architectures.empty())
       finding.lines.push_back(fmt::format("compiles for sm_{}", fmt::join(description.architectures, ", sm_")));
+      return;
+    }
+    finding.lines.push_back(description.problem);
     for (const compiler::Candidate& candidate : description.candidates)
-      finding.lines.push_back(fmt::format("looked at: {} ({}){}", candidate.path.string(), candidate.origin,
-                                          candidate.build_id.empty() ? ": no library for this machine" : ""));
+      finding.lines.push_back(fmt::format("looked at: {} ({})", candidate.path.string(), candidate.origin));
   });
 }
 
@@ -146,8 +139,8 @@ void add_doctor(CLI::App& application) {
   command->add_flag("--json", *json, "One JSON object");
   cache->add_to(*command);
   command->callback([json, cache] {
-    const std::vector<Finding> findings{find_driver(),      find_gpus(),     find_nvrtc(),
-                                        find_cache(*cache), find_emulator(), find_templates()};
+    const std::vector<Finding> findings{find_gpu(), find_nvrtc(), find_cache(*cache), find_emulator(),
+                                        find_templates()};
     *json ? print_json(findings) : print_text(findings);
   });
 }

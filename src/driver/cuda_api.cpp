@@ -30,14 +30,16 @@ struct OpenLibrary {
 };
 
 OpenLibrary open_library() {
-  std::vector<std::string> refusals;
-  for (const std::string& name : candidates()) {
+  const std::vector<std::string> names = candidates();
+  std::string reason; // the first: the others are places where the driver need not be
+  for (const std::string& name : names) {
     if (void* handle = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL))
       return {handle, name};
-    refusals.emplace_back(dlerror());
+    if (reason.empty())
+      reason = dlerror();
   }
   throw Error(
-      ErrorCode::no_device, fmt::format("no CUDA driver: {}", fmt::join(refusals, "; ")),
+      ErrorCode::no_device, fmt::format("no CUDA driver: {} (looked for {})", reason, fmt::join(names, ", ")),
       fmt::format("an NVIDIA driver of CUDA {} or newer is needed to run on a GPU", version_text(oldest_driver)),
       fmt::format("install the driver, or name its libcuda.so.1 in ${}, or use the emulator", library_variable));
 }

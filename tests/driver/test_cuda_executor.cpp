@@ -3,7 +3,6 @@
 
 #include <atomic>
 #include <cstring>
-#include <filesystem>
 #include <thread>
 #include <vector>
 
@@ -12,25 +11,12 @@
 #include "driver/cuda_executor.hpp"
 #include "driver/device_memory.hpp"
 #include "fake_driver.hpp"
+#include "support_temporary_folder.hpp"
 #include <tilewright/error.hpp>
 
 using namespace tilewright;
 
 namespace {
-
-class TemporaryFolder {
-public:
-  TemporaryFolder() : path_((std::filesystem::temp_directory_path() / "tilewright-test-XXXXXX").string()) {
-    REQUIRE(mkdtemp(path_.data()) != nullptr);
-  }
-  ~TemporaryFolder() { std::filesystem::remove_all(path_); }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-  [[nodiscard]] std::filesystem::path path() const { return path_; }
-
-private:
-  std::string path_;
-};
 
 constexpr int static_shared_bytes = 1024;
 
