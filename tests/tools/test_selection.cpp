@@ -1,5 +1,6 @@
 // VSA's selection and block lists from files.
 #include <doctest/doctest.h>
+#include <fmt/format.h>
 
 #include "reference/convert.hpp"
 #include "tools/attention_input.hpp"
