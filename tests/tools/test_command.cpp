@@ -221,7 +221,7 @@ TEST_CASE("compile puts kernels into the cache, with all JSON fields") {
   CHECK(again.at("cached") == true);
   CHECK(again.at("key") == json.at("key"));
   check_error(command.run("compile " + dense + ",edges=clipped --arch sm_80 --jit forbid"), 1, "jit_forbidden",
-              "warmup");
+              "tilewright compile");
 }
 
 TEST_CASE("bench measures, with all JSON fields, and says that it was the emulator") {
@@ -245,28 +245,31 @@ TEST_CASE("bench measures, with all JSON fields, and says that it was the emulat
 
 TEST_CASE("mask draws the matrix and the canvas") {
   const CommandLine command;
-  const std::string problem = "attention_forward:pattern=sliding_tile,tile=1x4x4,window=1x1x3";
-  const CommandResult matrix = command.run("mask " + problem + " --canvas 1x4x16 --text -o mask.png");
+  const std::string problem = "attention_forward:pattern=sliding_tile,tile=1x8x8,window=1x1x3";
+  const CommandResult matrix = command.run("mask " + problem + " --canvas 1x8x32 --text -o mask.png");
   CAPTURE(matrix.error);
   REQUIRE(matrix.status == 0);
   CHECK(matrix.out == "###.\n###.\n.###\n.###\n");
   CHECK(matrix.error.find("4 query tiles x 4 key tiles, 75.0 % kept") != std::string::npos);
   CHECK(CommandLine::read(command.folder() / "mask.png").substr(1, 3) == "PNG");
 
-  const CommandResult canvas = command.run("mask " + problem + " --canvas 1x4x16 --text --query 3");
-  CHECK(canvas.out == "....########QQQQ\n....########QQQQ\n....########QQQQ\n....########QQQQ\n");
-  const std::string per_head = "attention_forward:pattern=sliding_tile,tile=1x4x4,text=1";
+  const CommandResult canvas = command.run("mask " + problem + " --canvas 1x8x32 --text --query 3");
+  std::string picture;
+  for (int line = 0; line < 8; ++line)
+    picture += "........################QQQQQQQQ\n";
+  CHECK(canvas.out == picture);
+  const std::string per_head = "attention_forward:pattern=sliding_tile,tile=1x8x8,text=1";
   const CommandResult text =
-      command.run("mask " + per_head + " --canvas 1x4x16 --text-length 3 --windows 1x1x1,1x1x3 --head 0 --text");
+      command.run("mask " + per_head + " --canvas 1x8x32 --text-length 3 --windows 1x1x1,1x1x3 --head 0 --text");
   CHECK(text.out == "#...#\n.#..#\n..#.#\n...##\n#####\n");
 
-  check_error(command.run("mask " + problem + " --canvas 1x4x16"), 2, "invalid_argument", "--text");
+  check_error(command.run("mask " + problem + " --canvas 1x8x32"), 2, "invalid_argument", "--text");
   check_error(command.run("mask " + problem + " --text"), 2, "invalid_argument", "--canvas is missing");
   check_error(command.run("mask " + dense + " --text"), 2, "invalid_argument", "dense");
-  check_error(command.run("mask " + problem + " --canvas 1x4x16 --text --query 4"), 1, "invalid_argument",
+  check_error(command.run("mask " + problem + " --canvas 1x8x32 --text --query 4"), 1, "invalid_argument",
               "query is 4");
   check_error(
-      command.run("mask " + per_head + " --canvas 1x4x16 --text-length 3 --windows 1x1x1,1x1x3 --head 2 --text"), 1,
+      command.run("mask " + per_head + " --canvas 1x8x32 --text-length 3 --windows 1x1x1,1x1x3 --head 2 --text"), 1,
       "invalid_argument", "head is 2");
 }
 
