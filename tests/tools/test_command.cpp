@@ -258,19 +258,11 @@ TEST_CASE("mask draws the matrix and the canvas") {
   for (int line = 0; line < 8; ++line)
     picture += "........################QQQQQQQQ\n";
   CHECK(canvas.out == picture);
-  const std::string per_head = "attention_forward:pattern=sliding_tile,tile=1x8x8,text=1";
-  const CommandResult text =
-      command.run("mask " + per_head + " --canvas 1x8x32 --text-length 3 --windows 1x1x1,1x1x3 --head 0 --text");
-  CHECK(text.out == "#...#\n.#..#\n..#.#\n...##\n#####\n");
-
   check_error(command.run("mask " + problem + " --canvas 1x8x32"), 2, "invalid_argument", "--text");
   check_error(command.run("mask " + problem + " --text"), 2, "invalid_argument", "--canvas is missing");
   check_error(command.run("mask " + dense + " --text"), 2, "invalid_argument", "dense");
   check_error(command.run("mask " + problem + " --canvas 1x8x32 --text --query 4"), 1, "invalid_argument",
               "query is 4");
-  check_error(
-      command.run("mask " + per_head + " --canvas 1x8x32 --text-length 3 --windows 1x1x1,1x1x3 --head 2 --text"), 1,
-      "invalid_argument", "head is 2");
 }
 
 TEST_CASE("doctor says what is there and what is missing") {
