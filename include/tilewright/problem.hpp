@@ -11,6 +11,7 @@
 
 namespace tilewright {
 
+/// One kernel each; operators of several steps (src/operators) launch several.
 enum class Operator : std::uint8_t { attention_forward };
 enum class PatternKind : std::uint8_t { dense, sliding_tile, block_list };
 
@@ -47,6 +48,9 @@ struct Problem {
   friend bool operator==(const Problem&, const Problem&) = default;
 };
 static_assert(std::has_unique_object_representations_v<Problem>);
+
+/// "attention_forward": also the name of the kernel's entry, and the first part of its template's file name.
+std::string_view to_string(Operator op) noexcept;
 
 /// The problem's one line, for example
 ///     attention_forward:pattern=sliding_tile,tile=6x8x8,window=3x3x3,text=1,edges=full,dtype=bf16,head_dim=128,layout=raster

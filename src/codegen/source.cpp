@@ -17,17 +17,13 @@ constexpr std::string_view device_prefix = "device/";
 constexpr std::string_view emulator_prefix = "emulator/";
 constexpr std::string_view constant_prefix = "config::";
 
-std::string_view kernel_template(const Spec& spec) {
-  switch (spec.schedule.family) {
-  case Family::sm80:
-    return "kernels/attention_forward_sm80.cu";
-  case Family::sm90:
-    return "kernels/attention_forward_sm90.cu";
-  case Family::automatic:
-    break;
+/// One file a kernel and family: kernels/<operator>_<family>.cu, whose entry is named like the operator.
+std::string kernel_template(const Spec& spec) {
+  if (spec.schedule.family == Family::automatic) {
+    throw Error(ErrorCode::internal, "a spec without a kernel family reached the code generator: " + to_string(spec),
+                "family=sm80 or family=sm90", "take the schedule from schedule::default_schedule");
   }
-  throw Error(ErrorCode::internal, "a spec without a kernel family reached the code generator: " + to_string(spec),
-              "family=sm80 or family=sm90", "take the schedule from schedule::default_schedule");
+  return fmt::format("kernels/{}_{}.cu", to_string(spec.problem.op), to_string(spec.schedule.family));
 }
 
 std::string_view pattern_template(PatternKind pattern) {
@@ -157,15 +153,15 @@ void check_constants(const std::vector<Constant>& given, const std::set<std::str
 }
 
 // The emulator calls each thread through one untyped entry.
-constexpr std::string_view emulator_entry = R"(
-extern "C" void tilewright_emulated_thread(const void* arguments) {
-  attention_forward(*static_cast<const tilewright::KernelArguments*>(arguments));
-}
+constexpr fmt::format_string<std::string_view> emulator_entry = R"(
+extern "C" void tilewright_emulated_thread(const void* arguments) {{
+  {}(*static_cast<const tilewright::KernelArguments*>(arguments));
+}}
 )";
 
 } // namespace
 
-std::string_view kernel_name(const Spec&) { return "attention_forward"; }
+std::string_view kernel_name(const Spec& spec) { return to_string(spec.problem.op); }
 
 GeneratedSource generate(const Spec& spec, Target target) {
   const std::vector<Constant> constants = constants_of(spec);
@@ -174,7 +170,7 @@ GeneratedSource generate(const Spec& spec, Target target) {
   check_constants(constants, flattener.used_constants(), spec);
   GeneratedSource source{flattener.take(), std::string(kernel_name(spec))};
   if (target == Target::emulator) {
-    source.text += emulator_entry;
+    source.text += fmt::format(emulator_entry, source.kernel_name);
   }
   return source;
 }

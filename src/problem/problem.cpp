@@ -69,6 +69,8 @@ bool allows_edges(const Problem& problem, Edges candidate) {
 
 } // namespace
 
+std::string_view to_string(Operator op) noexcept { return name_of(operators, op); }
+
 std::string to_string(const Problem& problem) {
   std::string line = fmt::format("{}:pattern={}", name_of(operators, problem.op), name_of(patterns, problem.pattern));
   const auto append = [&](std::string_view field, std::string_view value) {
