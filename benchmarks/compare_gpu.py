@@ -286,7 +286,7 @@ class Contestant:
         return {"milliseconds": median, "tflops": self.flops / median * 1e-9, "rounds": self.milliseconds}
 
 
-def contestants_of(torch, shim, case):
+def contestants_of(torch, shim, case, with_flex=True):
     """ours first; whatever else this case is compared with. Raises where ours is wrong."""
     device = torch.device("cuda")
     torch.manual_seed(0)
@@ -325,7 +325,7 @@ def contestants_of(torch, shim, case):
                 torch.nn.functional.scaled_dot_product_attention(*dense)
 
         contestants.append(Contestant(torch, "cudnn", cudnn, 4 * case.head_dim * 12 * n * n))
-    if case.flex and case.pattern != "dense":
+    if with_flex and case.flex and case.pattern != "dense":
         from torch.nn.attention.flex_attention import create_block_mask, flex_attention
         # FlexAttention skips whole blocks of 128 tokens in memory order, so it gets its tokens grouped by tile, for free.
         order = tile_order(torch, case, device)
@@ -337,13 +337,13 @@ def contestants_of(torch, shim, case):
     return contestants, facts
 
 
-def measure(torch, shim, cases, rounds):
+def measure(torch, shim, cases, rounds, with_flex=True):
     device = torch.device("cuda")
     a, b = (torch.randn(8192, 8192, device=device).bfloat16() for _ in range(2))
     results = {}
     for case in cases:
         try:
-            contestants, facts = contestants_of(torch, shim, case)
+            contestants, facts = contestants_of(torch, shim, case, with_flex)
             contestants.append(Contestant(torch, "G", lambda: torch.matmul(a, b), 2 * 8192**3))
             for contestant in contestants:
                 contestant.warm_up()
@@ -465,6 +465,7 @@ def main():
     parser.add_argument("--output", type=pathlib.Path, default=HERE / "results" / "h100", help="folder for JSON and SVG")
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--only", default="", help="part of the cases' names")
+    parser.add_argument("--no-flex", action="store_true", help="leave FlexAttention out: it takes seconds a case to compile")
     options = parser.parse_args()
     import torch
 
@@ -472,7 +473,7 @@ def main():
     about = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "cuda": torch.version.cuda,
              "rounds": options.rounds, "command": " ".join(sys.argv)}
     print(HEADER)
-    results = measure(torch, Tilewright(options.shim), cases, options.rounds)
+    results = measure(torch, Tilewright(options.shim), cases, options.rounds, not options.no_flex)
     write_report(options.output, results, about)
     failed = [case.name for case in cases
               if "error" in results[case.name] or not all(kept for *_, kept in verdicts(case, results))]

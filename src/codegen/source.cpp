@@ -152,12 +152,15 @@ void check_constants(const std::vector<Constant>& given, const std::set<std::str
   }
 }
 
-// The emulator calls each thread through one untyped entry.
-constexpr fmt::format_string<std::string_view> emulator_entry = R"(
+/// The emulator calls each thread through one untyped entry.
+std::string emulator_entry(std::string_view kernel) {
+  return fmt::format(R"(
 extern "C" void tilewright_emulated_thread(const void* arguments) {{
   {}(*static_cast<const tilewright::KernelArguments*>(arguments));
 }}
-)";
+)",
+                     kernel);
+}
 
 } // namespace
 
@@ -170,7 +173,7 @@ GeneratedSource generate(const Spec& spec, Target target) {
   check_constants(constants, flattener.used_constants(), spec);
   GeneratedSource source{flattener.take(), std::string(kernel_name(spec))};
   if (target == Target::emulator) {
-    source.text += fmt::format(emulator_entry, source.kernel_name);
+    source.text += emulator_entry(source.kernel_name);
   }
   return source;
 }

@@ -14,7 +14,7 @@ build=$(cd "${1:-}" 2>/dev/null && [ $# -eq 1 ] && pwd) || {
   echo "usage: $0 BUILD (a folder made with cmake -S $repository -B BUILD)" >&2
   exit 2
 }
-tilewright=$build/tools/tilewright
+tilewright=$build/tilewright
 tests=$build/tests/test_gpu
 shim=$build/benchmarks/hopper/libtilewright_benchmark_shim.so
 for program in "$tilewright" "$tests"; do
