@@ -49,7 +49,7 @@ class Case:
 
 
 SIX_WINDOWS = ((3, 3, 3), (3, 1, 10), (1, 5, 7), (3, 6, 1), (1, 6, 10), (3, 3, 5))
-REAL_LISTS = HERE / "../shared/data/tree_16x48x64_lists_top10.safetensors"
+REAL_LISTS = HERE / "data/tree_16x48x64_lists_top10.safetensors"
 SMALL, LARGE = (18, 48, 80), (30, 48, 80)
 LISTS = dict(pattern="block_list", heads=12, canvas=(16, 48, 64), tile=(4, 4, 4), topk=76)
 

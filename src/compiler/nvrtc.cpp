@@ -159,7 +159,10 @@ CompiledKernel compile(const codegen::GeneratedSource& source, const Architectur
 
   const auto start = std::chrono::steady_clock::now();
   Program program(api, source);
-  const NvrtcResult result = program.compile(compile_options(architecture));
+  std::vector<std::string> options = compile_options(architecture);
+  if (api.version >= first_nvrtc_with_cache)
+    options.push_back("--no-cache");
+  const NvrtcResult result = program.compile(options);
   CompiledKernel kernel;
   kernel.log = program.log();
   if (result != nvrtc_success)

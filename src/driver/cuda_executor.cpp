@@ -76,7 +76,10 @@ public:
                                          shape.shared_bytes));
   }
 
-  TensorMap encode(const TensorMapRequest& request) override { return cuda::encode(device_->api(), request); }
+  TensorMap encode(const TensorMapRequest& request) override {
+    const ContextGuard guard(*device_); // the driver encodes for the current context's device, and refuses without one
+    return cuda::encode(device_->api(), request);
+  }
 
   void check_pointer(const void* pointer, const char* name) const override;
 

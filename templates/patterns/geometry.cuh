@@ -70,7 +70,7 @@ template <class Shape> struct TileRows {
   TILEWRIGHT_DEVICE bool contains_all(int first, int count) const {
     bool inside = true;
     if constexpr (has_box) {
-      inside = extent_t >= Shape::t && extent_h >= Shape::h && extent_w >= Shape::w;
+      inside = (first + count - 1) / (Shape::h * Shape::w) < extent_t && extent_h >= Shape::h && extent_w >= Shape::w;
     }
     if constexpr (has_prefix) {
       inside = inside && first + count <= end;

@@ -29,15 +29,22 @@ struct Rescale {
 };
 
 /// Scores of keys that do not exist become -inf. The words of the mask hold a bit for each key.
+///
+/// Keys are looked at eight at a time, all lanes the same: mostly all of them exist, or a whole row of a tile does not,
+/// and a select for each score would cost as much as the exponentials.
 TILEWRIGHT_DEVICE void mask_scores(Scores& scores, SharedAddress mask) {
 #pragma unroll
   for (int word = 0; word < mask_words; ++word) {
-    const uint32_t bits = load_shared_word(mask + word * 4) >> (lane_index() % 4 * 2);
+    const uint32_t keys = uniform(load_shared_word(mask + word * 4));
+    const uint32_t of_lane = keys >> (lane_index() % 4 * 2);
 #pragma unroll
     for (int column = 0; column < 32 / 8; ++column) {
+      if ((keys >> (column * 8) & 0xff) == 0xff) {
+        continue;
+      }
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
-        const bool exists = (bits >> (column * 8 + i) & 1) != 0;
+        const bool exists = (of_lane >> (column * 8 + i) & 1) != 0;
         float* pair = &scores[(word * 4 + column) * 4 + i];
         pair[0] = exists ? pair[0] : negative_infinity();
         pair[2] = exists ? pair[2] : negative_infinity();
