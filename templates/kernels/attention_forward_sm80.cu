@@ -64,11 +64,30 @@ TILEWRIGHT_DEVICE void load_rows(Shared tile, const void* tensor, int64_t token_
   }
 }
 
+/// A key block's rows. Its passes through the threads are a fixed number of rows apart, so a thread finds its first row
+/// and adds what a pass adds: finding each row anew would take a third of the main loop's instructions.
 TILEWRIGHT_DEVICE void load_keys(KeyShared tile, const void* tensor, int64_t token_stride, const KeyBlocks& block) {
+  using Rows = TileRows<KeyTile>;
+  constexpr int rows_per_pass = threads / KeyShared::chunks_per_row;
+  constexpr int swizzle_rows = 8; // the swizzle's period; a chunk's place is 16 (chunk ^ row) bytes into its row
   const int first = block.first_row();
-  load_rows(
-      tile, tensor, token_stride, [&](int row) { return block.rows().contains(first + row); },
-      [&](int row) { return block.rows().token(first + row); });
+  const auto contains = [&](int row) { return block.rows().contains(first + row); };
+  if constexpr (Rows::template keeps_digits<config::block_k> && Rows::template keeps_digits<rows_per_pass>) {
+    const int chunk = opaque(thread_index()) % KeyShared::chunks_per_row;
+    const int thread_row = opaque(thread_index() / KeyShared::chunks_per_row);
+    const auto* source = static_cast<const uint16_t*>(tensor) + chunk * KeyShared::chunk_elements +
+                         block.rows().token(first + thread_row) * token_stride;
+    const SharedAddress destination = tile.chunk(thread_row, chunk);
+#pragma unroll
+    for (int row = 0; row < KeyShared::rows; row += rows_per_pass) {
+      const bool valid = contains(thread_row + row);
+      const uint32_t place = destination ^ static_cast<uint32_t>(row % swizzle_rows * copy_bytes);
+      copy_async(place + static_cast<uint32_t>(row * KeyShared::row_bytes),
+                 source + (valid ? block.rows().token_offset(row) * token_stride : 0), valid);
+    }
+  } else {
+    load_rows(tile, tensor, token_stride, contains, [&](int row) { return block.rows().token(first + row); });
+  }
 }
 
 /// Leaves beside a stage which of its keys are valid, so that nobody has to walk the key blocks a second time.
@@ -160,20 +179,19 @@ TILEWRIGHT_DEVICE void raise_maximum(RowState& state, const float (&scores)[row_
                                      float scale) {
   // Exponentials of up to 2^8 lose nothing in either element type, and most steps then leave the output alone.
   constexpr float tolerated_growth = config::softmax_lazy ? 8.f : 0.f;
+  // Each thread looks at its own columns; only where the rows' threads must agree, since one of them moves, do they.
   float row_maximum[row_groups][2];
   bool grows = false;
 #pragma unroll
   for (int group = 0; group < row_groups; ++group) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      float largest = maximum(scores[group][0][2 * half], scores[group][0][2 * half + 1]);
+      float& largest = row_maximum[group][half];
+      largest = maximum(scores[group][0][2 * half], scores[group][0][2 * half + 1]);
 #pragma unroll
       for (int column = 1; column < score_columns; ++column) {
         largest = maximum(largest, maximum(scores[group][column][2 * half], scores[group][column][2 * half + 1]));
       }
-      largest = maximum(largest, shuffle_xor(largest, 1));
-      largest = maximum(largest, shuffle_xor(largest, 2));
-      row_maximum[group][half] = largest;
       grows = grows || (largest - state.maximum[group][half]) * scale > tolerated_growth;
     }
   }
@@ -184,7 +202,10 @@ TILEWRIGHT_DEVICE void raise_maximum(RowState& state, const float (&scores)[row_
   for (int group = 0; group < row_groups; ++group) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const float raised = maximum(state.maximum[group][half], row_maximum[group][half]);
+      float& largest = row_maximum[group][half];
+      largest = maximum(largest, shuffle_xor(largest, 1));
+      largest = maximum(largest, shuffle_xor(largest, 2));
+      const float raised = maximum(state.maximum[group][half], largest);
       const float rescale = exp2_approximate(state.maximum[group][half] * scale - exponent_reference(raised, scale));
       state.maximum[group][half] = raised;
       state.sum[group][half] *= rescale;

@@ -45,14 +45,22 @@ template <class Shape> struct TileRows {
   int extent_t, extent_h, extent_w; // rows at or past these coordinates are not contained
   int end;                          // one past the last contained row
 
-  TILEWRIGHT_DEVICE int token(int row) const {
+  TILEWRIGHT_DEVICE int token(int row) const { return first_token + token_offset(row); }
+
+  /// token(first + row) - token(first), for rows and firsts whose digits in (t, h, w) do not carry into each other
+  /// (keeps_digits): for a row known at compile time, a constant or two additions.
+  TILEWRIGHT_DEVICE int token_offset(int row) const {
     if constexpr (linear) {
-      return first_token + row;
+      return row;
     } else {
-      return first_token + row / (Shape::h * Shape::w) * stride_t + row / Shape::w % Shape::h * stride_h +
-             row % Shape::w;
+      return row / (Shape::h * Shape::w) * stride_t + row / Shape::w % Shape::h * stride_h + row % Shape::w;
     }
   }
+  /// Whether a multiple of `count` and a row below `count` never carry into each other.
+  template <int count>
+  static constexpr bool keeps_digits =
+      linear || count % (Shape::h * Shape::w) == 0 ||
+      (Shape::h * Shape::w % count == 0 && (count % Shape::w == 0 || Shape::w % count == 0));
 
   TILEWRIGHT_DEVICE bool contains(int row) const {
     bool inside = true;

@@ -99,7 +99,7 @@ TEST_CASE("defaults on Hopper: three consumers on one list, two, or lists of the
   CHECK(shape_of(default_of("pattern=dense")) == std::vector<int>{3, 192, 64, 1, 1});
   CHECK(shape_of(default_of("pattern=block_list,tile=2x8x8")) == std::vector<int>{2, 128, 128, 1, 1});
   CHECK(shape_of(default_of("pattern=block_list,tile=4x8x8")) == std::vector<int>{2, 128, 128, 1, 1});
-  CHECK(shape_of(default_of("pattern=block_list,tile=4x4x4")) == std::vector<int>{3, 64, 64, 1, 0});
+  CHECK(shape_of(default_of("pattern=block_list,tile=4x4x4")) == std::vector<int>{1, 64, 64, 1, 1});
   CHECK(default_of("pattern=sliding_tile,tile=4x4x12,text=0").family == Family::sm80);
   CHECK(default_spec(sliding, hopper_gpu).architecture == Architecture{9, 0, 'a'});
   CHECK(default_spec(sliding, {8, 9, 0}).schedule.family == Family::sm80);

@@ -60,11 +60,14 @@ private:
     find_item();
   }
 
+  /// Each round is dealt with an offset of one more: where every other item is idle (a clipped tile's second half),
+  /// and the number of clusters is even, half of the clusters would otherwise get all of these.
   TILEWRIGHT_DEVICE void find_item() {
     const int late = late_rounds();
     const int early_items = late * (clusters() - late_clusters());
-    item_ = text_items() + (round_ < late ? round_ * (clusters() - late_clusters()) + cluster() - late_clusters()
-                                          : early_items + (round_ - late) * clusters() + cluster());
+    const int round = round_ - late;
+    item_ = text_items() + (round < 0 ? round_ * (clusters() - late_clusters()) + cluster() - late_clusters()
+                                      : early_items + round * clusters() + (cluster() + round) % clusters());
   }
 
   /// Neighbours along t share most of their lists, so consumers get query blocks in an order in which t runs fastest.
