@@ -6,7 +6,7 @@
 namespace tilewright::schedule::hopper {
 namespace {
 
-constexpr std::int32_t warpgroup_size = 128;
+constexpr std::int32_t warpgroup_size = 128, warp_lanes = 32;
 constexpr std::int32_t element_bytes = 2;
 constexpr std::int32_t word_bytes = 4;
 constexpr std::int32_t barrier_bytes = 8;
@@ -32,7 +32,7 @@ void add_shape_reasons(Reasons& reasons, const Schedule& schedule) {
   reasons.add_if(schedule.cluster != 1 && schedule.cluster != 2, "cluster={} is not 1 or 2", schedule.cluster);
   reasons.add_if(schedule.blocks_per_processor < 1, "blocks_per_processor is 0");
   reasons.add_if(schedule.overlap != 0 && schedule.stages < 2, "overlap needs 2 stages");
-  reasons.add_if(is_merged(schedule) && schedule.overlap != 0, "merged lists (block_q={}) do without overlap", block_q);
+  reasons.add_if(is_merged(schedule) && schedule.stages < 3, "merged lists (block_q={}) need 3 stages", block_q);
   reasons.add_if(is_merged(schedule) && schedule.cluster != 1, "merged lists (block_q={}) do without clusters",
                  block_q);
   reasons.add_if(schedule.cluster != 1 && schedule.blocks_per_processor > 1, "a cluster has its multiprocessors alone");
@@ -114,8 +114,10 @@ std::int32_t shared_memory_bytes(const Problem& problem, const Schedule& schedul
   const std::int32_t consumers = schedule.consumers, stages = schedule.stages, block_k = schedule.block_k;
   const std::int32_t queue = is_merged(schedule) ? consumers * stages : 0; // entries
   const std::int32_t rows = consumers * consumer_rows + 2 * stages * block_k;
-  const std::int32_t barriers = 2 * consumers + 4 * stages + queue;
-  const std::int32_t note_words = stages * (1 + block_k / 32) + consumers + queue; // flags, and a bit a key
+  const std::int32_t windows = is_merged(schedule) ? 2 : 0, window_words = consumers * warp_lanes + 1;
+  const std::int32_t barriers = 2 * consumers + 4 * stages + queue + 2 * windows;
+  const std::int32_t note_words =
+      stages * (1 + block_k / 32) + consumers + queue + windows * window_words; // flags, and a bit a key
   return rows * problem.head_dim * element_bytes + barriers * barrier_bytes + note_words * word_bytes;
 }
 
@@ -130,9 +132,9 @@ std::vector<std::string> reasons_against(const Problem& problem, const Schedule&
 }
 
 /// Three consumers on one list of keys are the fastest where they fit the tile, then two; where a tile has 64 tokens,
-/// or a number that these do not divide, small thread blocks that share nothing but feed the multiprocessor twice; last,
-/// consumers with lists of their own, merged. Measured on an H100 (benchmarks/results): key blocks of 64 for three
-/// consumers, registers 152 + 56; the fixed reference maximum.
+/// or a number that these do not divide, small thread blocks that share nothing but feed the multiprocessor twice;
+/// last, consumers with lists of their own, merged. Measured on an H100 (benchmarks/results): key blocks of 64 for
+/// three consumers, registers 152 + 56; the fixed reference maximum.
 std::vector<Schedule> schedules(const Problem& problem) {
   const bool narrow = problem.head_dim == 64; // half the shared memory a stage
   const auto stages = [&](int wide_stages, int narrow_stages) {

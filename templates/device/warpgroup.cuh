@@ -44,6 +44,8 @@ TILEWRIGHT_DEVICE int minimum_of_lanes(int value) { return __reduce_min_sync(all
 
 /// The number of the lowest bit that is set.
 TILEWRIGHT_DEVICE int lowest_bit(uint32_t bits) { return __ffs(static_cast<int>(bits)) - 1; }
+/// The number of the highest bit that is set; -1: none.
+TILEWRIGHT_DEVICE int highest_bit(uint32_t bits) { return 31 - __clz(static_cast<int>(bits)); }
 TILEWRIGHT_DEVICE int count_bits(uint32_t bits) { return __popc(bits); }
 
 } // namespace tilewright

@@ -74,6 +74,7 @@ TILEWRIGHT_DEVICE int minimum_of_lanes(int value, emulator::Place place = emulat
 }
 
 TILEWRIGHT_DEVICE int lowest_bit(uint32_t bits) { return bits == 0 ? -1 : std::countr_zero(bits); }
+TILEWRIGHT_DEVICE int highest_bit(uint32_t bits) { return 31 - std::countl_zero(bits); }
 TILEWRIGHT_DEVICE int count_bits(uint32_t bits) { return std::popcount(bits); }
 
 } // namespace tilewright

@@ -3,14 +3,15 @@
 // shared-memory stages; it also writes the zeros of rows that attend to nothing. The others compute 64 query rows each:
 // scores = Q K^T, softmax, output += P V.
 //
-// Reading order: sm90/shared_memory.cuh (what they share), work.cuh (which items), loaders.cuh, consumer.cuh (the main
-// loop), softmax.cuh, epilogue.cuh.
+// Reading order: sm90/shared_memory.cuh (what they share), work.cuh (which items), loaders.cuh, merged_lists.cuh,
+// consumer.cuh (the main loop), softmax.cuh, epilogue.cuh.
 #include "pattern.cuh"
 
 #include "device/cluster.cuh"
 #include "kernels/sm90/consumer.cuh"
 #include "kernels/sm90/idle_rows.cuh"
 #include "kernels/sm90/loaders.cuh"
+#include "kernels/sm90/merged_lists.cuh"
 
 namespace tilewright {
 
@@ -54,6 +55,8 @@ attention_forward(TILEWRIGHT_ARGUMENT(tilewright::KernelArguments, arguments)) {
       load_queries(arguments, shared);
     } else if (warp == 2 && !always_has_work) {
       clear_idle_rows(arguments);
+    } else if (warp == 3 && merged) {
+      list_keys(arguments, shared);
     }
   } else {
     claim_registers<config::consumer_registers>();

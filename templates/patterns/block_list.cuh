@@ -47,6 +47,17 @@ public:
     next_tile();
   }
 
+  /// The rows of a video tile, given its number: what a walk finds when it meets it.
+  static TILEWRIGHT_DEVICE TileRows<KeyTile> rows_of(const AttentionArguments<PatternParameters>& arguments, int batch,
+                                                     int number, TileCoordinate tile) {
+    const auto& lists = arguments.pattern;
+    int size = -1;
+    if (config::edges_sized && lists.key_sizes != nullptr) {
+      size = load_constant(lists.key_sizes + batch * lists.key_size_batch_stride + number);
+    }
+    return video_rows<KeyTile>(arguments.attention.key_grid, tile, size);
+  }
+
   TILEWRIGHT_DEVICE const State& state() const { return state_; }
   TILEWRIGHT_DEVICE bool done() const { return state_.left < 0; }
   TILEWRIGHT_DEVICE bool text() const { return false; }

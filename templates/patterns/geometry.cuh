@@ -58,9 +58,9 @@ template <class Shape> struct TileRows {
   }
   /// Whether a multiple of `count` and a row below `count` never carry into each other.
   template <int count>
-  static constexpr bool keeps_digits =
-      linear || count % (Shape::h * Shape::w) == 0 ||
-      (Shape::h * Shape::w % count == 0 && (count % Shape::w == 0 || Shape::w % count == 0));
+  static constexpr bool keeps_digits = linear || count % (Shape::h * Shape::w) == 0 ||
+                                       (Shape::h * Shape::w % count == 0 &&
+                                        (count % Shape::w == 0 || Shape::w % count == 0));
 
   TILEWRIGHT_DEVICE bool contains(int row) const {
     bool inside = true;

@@ -35,6 +35,12 @@ public:
   TILEWRIGHT_DEVICE TileBoxKeys(const AttentionParameters& p, const TileBox& box)
       : TileBoxKeys(p, State{box, {box.t.start, box.h.start, box.w.start}, 0, State::in_video}) {}
 
+  /// The rows of a video tile, given its number: what a walk finds when it meets it.
+  template <class Arguments>
+  static TILEWRIGHT_DEVICE TileRows<KeyTile> rows_of(const Arguments& arguments, int, int, TileCoordinate tile) {
+    return video_rows<KeyTile>(arguments.attention.key_grid, tile);
+  }
+
   TILEWRIGHT_DEVICE const State& state() const { return state_; }
   TILEWRIGHT_DEVICE bool done() const { return state_.where == State::past_the_end; }
   TILEWRIGHT_DEVICE bool text() const { return config::text && state_.where == State::in_text; }

@@ -61,7 +61,7 @@ const std::string three = "family=sm90,block_q=192,block_k=64,blocks_per_process
                           "consumer_registers=152,producer_registers=56,";
 const std::string two = "family=sm90,block_q=128,blocks_per_processor=1,consumers=2,consumer_registers=232,"
                         "producer_registers=40,";
-const std::string merged = "family=sm90,block_q=64,block_k=64,cluster=1,overlap=0,blocks_per_processor=1,";
+const std::string merged = "family=sm90,block_q=64,block_k=64,cluster=1,blocks_per_processor=1,";
 
 } // namespace
 
@@ -90,8 +90,9 @@ TEST_CASE("sm90 schedules of every form") {
       two + "block_k=128,cluster=1,stages=2,overlap=1,softmax=fixed",
       two + "block_k=128,cluster=2,stages=2,overlap=1,softmax=online",
       two + "block_k=64,cluster=2,stages=3,overlap=0,softmax=fixed",
-      merged + "consumers=3,consumer_registers=152,producer_registers=56,stages=4,softmax=fixed",
-      merged + "consumers=2,consumer_registers=232,producer_registers=40,stages=1,softmax=lazy",
+      merged + "consumers=3,consumer_registers=152,producer_registers=56,stages=4,overlap=0,softmax=fixed",
+      merged + "consumers=3,consumer_registers=152,producer_registers=56,stages=3,overlap=1,softmax=fixed",
+      merged + "consumers=2,consumer_registers=232,producer_registers=40,stages=3,overlap=1,softmax=lazy",
       "family=sm90,block_q=64,block_k=64,stages=2,blocks_per_processor=2,consumers=1,consumer_registers=208,"
       "producer_registers=40,cluster=1,overlap=1,softmax=fixed"};
   for (const std::string& text : schedules) {

@@ -14,6 +14,8 @@ struct KeyStage {
   bool masked;     // some keys do not exist
 };
 
+constexpr bool bubbles = merged && config::overlap; // blocks without a key (merged_lists.cuh)
+
 /// What one consumer sees of the ring of stages.
 class KeyStages {
 public:
@@ -37,7 +39,7 @@ public:
     }
     place_.advance();
     taken.last = (note & note_last) != 0;
-    taken.masked = TileRows<KeyTile>::may_be_partial && (note & note_masked) != 0;
+    taken.masked = (TileRows<KeyTile>::may_be_partial || bubbles) && (note & note_masked) != 0;
     return taken;
   }
 

@@ -23,9 +23,8 @@ constexpr int threads = (1 + config::consumers) * warpgroup_size;
 constexpr bool merged = config::block_q < config::consumers * consumer_rows;
 static_assert(merged ? config::block_q == consumer_rows : config::block_q == config::consumers * consumer_rows,
               "a query block belongs to one consumer or to all");
-static_assert(
-    !merged || (config::cluster == 1 && !config::overlap),
-    "merged lists leave consumers at different places: a cluster or an overlapped loop could wait for itself");
+static_assert(!merged || config::cluster == 1, "merged lists leave consumers at different places: a cluster could wait "
+                                               "for itself");
 static_assert(KeyTile::tokens % config::block_k == 0, "a key tile must be a whole number of key blocks");
 
 using QueryShared = SharedTile<consumer_rows, config::head_dim>; // of one consumer; its result passes through it too
@@ -40,6 +39,9 @@ constexpr uint32_t note_last = 1;                // the item's last key block
 constexpr uint32_t note_masked = 2;              // some keys do not exist
 // With merged lists a consumer is told by a queue which stages are its own: flags | stage << 8 | parity << 16.
 constexpr int queue_slots = merged ? config::stages : 0;
+// Their lists reach the loader as windows (merged_lists.cuh), two at a time.
+constexpr int window_slots = merged ? 2 : 0;
+constexpr int window_tiles = warp_size * 32; // a word a lane, a bit a key tile
 // A consumer's query note is the number of its query block, or:
 constexpr int no_more_queries = -1;
 
@@ -57,10 +59,13 @@ struct Shared {
   static constexpr uint32_t query_barriers = barriers;
   static constexpr uint32_t stage_barriers = query_barriers + 2 * config::consumers * barrier_bytes;
   static constexpr uint32_t queue_barriers = stage_barriers + 4 * config::stages * barrier_bytes;
-  static constexpr uint32_t notes = queue_barriers + config::consumers * queue_slots * barrier_bytes;
+  static constexpr uint32_t window_barriers = queue_barriers + config::consumers * queue_slots * barrier_bytes;
+  static constexpr uint32_t notes = window_barriers + 2 * window_slots * barrier_bytes;
   static constexpr uint32_t query_notes = notes + config::stages * note_bytes;
   static constexpr uint32_t queue = query_notes + config::consumers * 4;
-  static constexpr uint32_t bytes = queue + config::consumers * queue_slots * 4;
+  static constexpr uint32_t windows = queue + config::consumers * queue_slots * 4;
+  static constexpr int window_words = config::consumers * warp_size + 1; // and a note: whose lists go on behind it
+  static constexpr uint32_t bytes = windows + window_slots * window_words * 4;
 
   SharedAddress base;
 
@@ -81,12 +86,20 @@ struct Shared {
     return at(queue_barriers, consumer * queue_slots + slot, barrier_bytes);
   }
 
+  TILEWRIGHT_DEVICE SharedAddress window_full(int slot) const { return at(window_barriers, slot, barrier_bytes); }
+  TILEWRIGHT_DEVICE SharedAddress window_empty(int slot) const { return window_full(window_slots + slot); }
+
   TILEWRIGHT_DEVICE SharedAddress note(int stage) const { return at(notes, stage, note_bytes); }
   TILEWRIGHT_DEVICE SharedAddress key_mask(int stage) const { return note(stage) + 4; }
   TILEWRIGHT_DEVICE SharedAddress query_note(int consumer) const { return at(query_notes, consumer, 4); }
   TILEWRIGHT_DEVICE SharedAddress queue_entry(int consumer, int slot) const {
     return at(queue, consumer * queue_slots + slot, 4);
   }
+
+  TILEWRIGHT_DEVICE SharedAddress window_word(int slot, int consumer, int lane) const {
+    return at(windows, slot * window_words + consumer * warp_size + lane, 4);
+  }
+  TILEWRIGHT_DEVICE SharedAddress window_note(int slot) const { return window_word(slot, config::consumers, 0); }
 
   /// One thread, once, before the others begin.
   TILEWRIGHT_DEVICE void initialize() const {
@@ -102,6 +115,10 @@ struct Shared {
       initialize_barrier(value_full(stage), 1);
       initialize_barrier(key_empty(stage), releases_per_stage);
       initialize_barrier(value_empty(stage), releases_per_stage);
+    }
+    for (int slot = 0; slot < window_slots; ++slot) {
+      initialize_barrier(window_full(slot), 1);
+      initialize_barrier(window_empty(slot), 1);
     }
     publish_barriers();
   }
