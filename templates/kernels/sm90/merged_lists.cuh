@@ -82,8 +82,8 @@ public:
   TILEWRIGHT_DEVICE void issue(const HeadBoxes& key, const HeadBoxes& value, const KeyStep& step, uint32_t owners,
                                uint32_t ends) {
     if constexpr (config::overlap) {
-      for (uint32_t stuck = overdue(owners); stuck != 0; stuck = overdue(owners)) {
-        issue_bubble(key, value, stuck);
+      while ((overdue() & ~owners) != 0) {
+        issue_bubble(key, value, overdue()); // for owners too: it would move their block a whole ring away
       }
     }
     wait_for_keys(owners);
@@ -99,12 +99,12 @@ public:
   }
 
 private:
-  /// Consumers that wait for their next block, do not own this one, and must get something at this place of the ring.
-  TILEWRIGHT_DEVICE uint32_t overdue(uint32_t owners) const {
+  /// Consumers that wait for their next block, and must get something at this place of the ring.
+  TILEWRIGHT_DEVICE uint32_t overdue() const {
     uint32_t bits = 0;
 #pragma unroll
     for (int consumer = 0; consumer < config::consumers; ++consumer) {
-      if ((waiting_ & ~owners) >> consumer & 1 && distance_[consumer] >= config::stages - 1) {
+      if ((waiting_ >> consumer & 1) != 0 && distance_[consumer] >= config::stages - 1) {
         bits |= 1u << consumer;
       }
     }
