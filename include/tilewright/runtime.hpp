@@ -65,6 +65,9 @@ public:
   /// Video sparse attention and its parts (tilewright/video_sparse.hpp). As above: they throw before anything is
   /// enqueued or written, and are safe inside graph capture once their problems are prepared.
   void video_sparse_attention(const VideoSparseAttention& call, Stream stream = nullptr);
+  /// Its first two steps alone: pooling, coarse attention and selection, into the workspace. out, gate and fine are
+  /// checked but not written.
+  void video_sparse_selection(const VideoSparseAttention& call, Stream stream = nullptr);
   void pool_tiles(const PoolTiles& call, Stream stream = nullptr);
   void select_tiles(const SelectTiles& call, Stream stream = nullptr);
   void transpose_lists(const TransposeLists& call, Stream stream = nullptr);
@@ -88,6 +91,8 @@ public:
   [[nodiscard]] Executor& executor() noexcept;
 
 private:
+  void run_video_sparse(const VideoSparseAttention& call, bool attend, Stream stream);
+
   struct State;
   std::unique_ptr<State> state_;
 };

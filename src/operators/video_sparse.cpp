@@ -188,6 +188,14 @@ VideoSparseWorkspace Runtime::workspace_of(const VideoSparseAttention& call) con
 }
 
 void Runtime::video_sparse_attention(const VideoSparseAttention& call, Stream stream) {
+  run_video_sparse(call, true, stream);
+}
+
+void Runtime::video_sparse_selection(const VideoSparseAttention& call, Stream stream) {
+  run_video_sparse(call, false, stream);
+}
+
+void Runtime::run_video_sparse(const VideoSparseAttention& call, bool attend, Stream stream) {
   const operators::CallShape shape = check_whole(call);
   const VideoSparseWorkspace workspace = workspace_of(call);
   if (call.workspace == nullptr || call.workspace_bytes < workspace.bytes ||
@@ -207,11 +215,12 @@ void Runtime::video_sparse_attention(const VideoSparseAttention& call, Stream st
   const operators::SelectShape selected = select_shape(workspace);
   const auto pool = state_->prepared(pool_problem, stream);
   const auto chosen = state_->prepared(operators::select_problem(selected.dtype, selected.head_dim), stream);
-  const auto attention = state_->prepared(fine_problem, stream);
+  const auto attention = attend ? state_->prepared(fine_problem, stream) : operators::Prepared{};
   Executor& executor = *state_->executor;
   operators::launch_pool(executor, *pool.kernel, pool.spec, pools, stream);
   operators::launch_select(executor, *chosen.kernel, chosen.spec, select, selected, stream);
-  operators::launch_attention(executor, *attention.kernel, {fine.call, pattern, shape, attention.spec}, stream);
+  if (attend)
+    operators::launch_attention(executor, *attention.kernel, {fine.call, pattern, shape, attention.spec}, stream);
 }
 
 void Runtime::pool_tiles(const PoolTiles& call, Stream stream) {
