@@ -3,7 +3,7 @@
 //
 // A thread block computes a strip of 16 query tiles of one head at a time, in three steps: scores = Q K^T of all key
 // tiles; for each row its maximum, sum and threshold; output = P V. Scores are kept as words whose unsigned order is
-// the scores' order: the threshold is found by halving the range of words, which is exact. Keys and values come
+// the scores' order: the threshold is found by narrowing a range of words, which is exact. Keys and values come
 // straight out of the L2 into the matrix instruction's fragments, 16 bytes a lane.
 #include "device/copy.cuh"
 #include "device/math.cuh"
@@ -166,7 +166,7 @@ TILEWRIGHT_DEVICE void sum_row(const SelectArguments& p, const Place& place, Str
   const bool has_keys = maximum_score != negative_infinity();
   const float reference = has_keys ? maximum_score * p.scale_log2 : 0.f;
   float sum = 0.f;
-#pragma unroll 1
+#pragma unroll 2
   for (int key = lane_index() * 4; key < p.key_tiles; key += quad_keys) {
     const Bytes16 words = strip.load_quad(row, key);
 #pragma unroll
@@ -196,31 +196,46 @@ struct Threshold {
   int ties;
 };
 
+/// Cuts the range of words in four at each step: the loads' latency counts, not the comparisons.
 template <class Strip>
 TILEWRIGHT_DEVICE Threshold find_threshold(const SelectArguments& p, Strip strip, int row, uint32_t largest) {
+  constexpr int cuts = 3;
   uint32_t low = 0, high = largest + 1; // at least topk words are not below low, fewer than topk not below high
   int above = 0;                        // words that are not below high
 #pragma unroll 1
   while (high - low > 1) {
-    const uint32_t middle = low + (high - low) / 2;
-    int count = 0;
-#pragma unroll 2
+    const uint32_t quarter = high - low < cuts + 1 ? 1u : (high - low) / (cuts + 1);
+    uint32_t cut[cuts];
+    int count[cuts];
+#pragma unroll
+    for (int i = 0; i < cuts; ++i) {
+      const uint32_t place = low + (i + 1) * quarter;
+      cut[i] = place < high ? place : high - 1;
+      count[i] = 0;
+    }
+#pragma unroll 4
     for (int key = lane_index() * 4; key < p.key_tiles; key += quad_keys) {
       const Bytes16 words = strip.load_quad(row, key);
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        count += words.words[i] >= middle ? 1 : 0;
+      for (int i = 0; i < cuts; ++i) {
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+          count[i] += words.words[j] >= cut[i] ? 1 : 0;
+        }
       }
     }
-    count = sum_of_lanes(count);
-    if (count == p.topk) {
-      return {middle, p.topk};
-    }
-    if (count > p.topk) {
-      low = middle;
-    } else {
-      high = middle;
-      above = count;
+#pragma unroll
+    for (int i = 0; i < cuts; ++i) { // ascending: the last cut that still has enough, the first that has too few
+      count[i] = sum_of_lanes(count[i]);
+      if (count[i] == p.topk) {
+        return {cut[i], p.topk};
+      }
+      if (count[i] > p.topk) {
+        low = cut[i];
+      } else if (cut[i] < high) {
+        high = cut[i];
+        above = count[i];
+      }
     }
   }
   return {low, p.topk - above};
@@ -233,7 +248,7 @@ TILEWRIGHT_DEVICE void write_list(const SelectArguments& p, const Place& place, 
   const uint32_t lanes_below = (1u << lane) - 1;
   int32_t* list = p.indices + (place.first_row + row) * p.topk;
   int ties = 0;
-#pragma unroll 1
+#pragma unroll 4
   for (int first = 0; first < p.key_tiles; first += warp_size) {
     const int key = first + lane;
     const uint32_t word = key < p.key_tiles ? strip.load(row, key) : 0u;
@@ -257,7 +272,7 @@ template <class Strip> TILEWRIGHT_DEVICE void select_keys(const SelectArguments&
 #pragma unroll 1
   for (int row = warp_index(); row < place.rows; row += config::warps) {
     uint32_t largest = 0;
-#pragma unroll 2
+#pragma unroll 4
     for (int key = lane_index() * 4; key < p.key_tiles; key += quad_keys) {
       const Bytes16 words = strip.load_quad(row, key);
 #pragma unroll
