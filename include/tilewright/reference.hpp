@@ -42,7 +42,8 @@ Selection select_tiles(const SelectTiles& call, int threads = 0);
 /// rounded means may order them differently: within 2^-7 * scale * sum |query mean * key mean|.
 struct SelectionComparison {
   std::int64_t lists = 0, different = 0;
-  double worst = 0;      // the largest difference of swapped scores over what is allowed: right up to 1
+  double worst = 0; // infinite for a broken tie of equal means, else the largest difference of swapped scores over what
+                    // is allowed: right up to 1
   std::string malformed; // empty: every list has topk ascending tiles
 };
 /// Compares the lists that call.indices and call.counts hold.

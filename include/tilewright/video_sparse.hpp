@@ -34,7 +34,7 @@ struct VideoSparseAttention {
   std::optional<TensorView> gate{}, lse{}, fine{};
   Layout layout = Layout::raster;
   std::optional<float> scale{};
-  Canvas canvas;
+  Canvas canvas{};
   Tile tile{4, 4, 4};
   std::optional<Canvas> key_canvas{}; // none: the same as the queries'
   std::optional<TensorView> query_sizes{}, key_sizes{};
@@ -61,7 +61,7 @@ struct VideoSparseWorkspace {
 struct PoolTiles {
   TensorView tokens, means;
   Layout layout = Layout::raster;
-  Canvas canvas;
+  Canvas canvas{};
   Tile tile{4, 4, 4};
   std::optional<TensorView> sizes{}; // int32 [tiles] or [batch, tiles], tiled layout only
 };

@@ -73,6 +73,20 @@ ScoreRow score_row(const SelectTiles& call, std::int64_t batch, std::int64_t hea
   return row;
 }
 
+/// Whether two key tiles have the same mean, for one query tile (a row of all of them).
+bool alike(const SelectTiles& call, std::int64_t row, std::int32_t a, std::int32_t b) {
+  const auto &q = call.query_means.extents, &k = call.key_means.extents;
+  const Means keys(call.key_means);
+  const std::int64_t batch = row / q[2] / q[1], head = row / q[2] % q[1] / (q[1] / k[1]);
+  for (std::int64_t i = 0; i < q[3]; ++i)
+    if (keys.at(batch, head, a, i) != keys.at(batch, head, b, i))
+      return false;
+  const auto is_empty = [&](std::int32_t tile) {
+    return call.key_sizes && valid_rows(call.key_sizes, batch, tile, 1) <= 0;
+  };
+  return is_empty(a) == is_empty(b);
+}
+
 std::vector<std::int32_t> choose(const std::vector<double>& scores, std::int64_t topk) {
   std::vector<std::int32_t> tiles(scores.size());
   std::iota(tiles.begin(), tiles.end(), 0);
@@ -199,9 +213,10 @@ SelectionComparison compare_selection(const SelectTiles& call, const Selection& 
         const auto a = static_cast<std::size_t>(taken), b = static_cast<std::size_t>(left);
         const double difference = scores.scores[b] - scores.scores[a];
         const double allowance = std::max(scores.allowances[a], scores.allowances[b]);
-        // Equal scores must go to the lower tile, but sums in another order need not be equal.
-        result.worst =
-            std::max(result.worst, allowance > 0 ? difference / allowance : std::numeric_limits<double>::infinity());
+        // Sums in another order may tell equal scores apart, but not those of equal means: they go to the lower tile.
+        const bool broken_tie = taken > left && alike(call, row, taken, left);
+        result.worst = std::max(result.worst, allowance > 0 && !broken_tie ? difference / allowance
+                                                                           : std::numeric_limits<double>::infinity());
       }
   }
   return result;
