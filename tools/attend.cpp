@@ -9,6 +9,7 @@
 #include "commands.hpp"
 #include "output_file.hpp"
 #include "table.hpp"
+#include "video_sparse_input.hpp"
 
 namespace tilewright::tools {
 namespace {
@@ -61,12 +62,21 @@ std::string to_text(const AttentionReport& report) {
 }
 
 void attend(const AttendOptions& options) {
-  const Problem problem = problem_option(options.problem);
+  const Problem problem = attention_option(options.problem);
   check_output(options.output, "--output");
-  AttentionInput input = read_attention_input(problem, read_safetensors(options.input), options.pattern);
   Device device(options.device);
-  const AttentionReport report =
-      run_attention(device, input, {.own_reference = options.check, .dense_reference = options.also_dense});
+  const Comparison comparison{.own_reference = options.check, .dense_reference = options.also_dense};
+  std::optional<AttentionInput> whole; // what the results are taken from
+  AttentionReport report;
+  if (problem.op == Operator::video_sparse_attention) {
+    VideoSparseInput sparse = read_video_sparse_input(problem, options.input, options.pattern);
+    report = run_video_sparse(device, sparse, problem, comparison);
+    whole.emplace(std::move(sparse.base));
+  } else {
+    whole.emplace(read_attention_input(problem, read_safetensors(options.input), options.pattern));
+    report = run_attention(device, *whole, comparison);
+  }
+  AttentionInput& input = *whole;
   if (options.check)
     require_agreement(report, problem.dtype);
   Safetensors result;

@@ -1,5 +1,4 @@
 // tilewright bench: time on random inputs, after a warm-up, the caches flushed between runs.
-#include <algorithm>
 #include <memory>
 #include <vector>
 
@@ -8,10 +7,12 @@
 #include <nlohmann/json.hpp>
 
 #include "attention_input.hpp"
+#include "bench_times.hpp"
 #include "commands.hpp"
 #include "device.hpp"
 #include "progress.hpp"
 #include "table.hpp"
+#include "video_sparse_bench.hpp"
 #include <tilewright/reference.hpp>
 
 namespace tilewright::tools {
@@ -19,19 +20,22 @@ namespace {
 
 struct BenchOptions {
   std::vector<std::string> problems;
+  std::filesystem::path input;
   RandomShape shape;
   PatternChoice pattern;
   DeviceChoice device;
   double warm_up_seconds = 0.3;
   int rounds = 0; // 0: gpu_rounds on a GPU, host_rounds elsewhere
-  bool warm_cache = false, json = false;
+  bool warm_cache = false, no_dense = false, json = false;
+
+  [[nodiscard]] int rounds_on(const Device& target) const;
 };
 
 constexpr int gpu_rounds = 30, host_rounds = 3;
 
-struct Times {
-  double lower_quartile, median, upper_quartile; // milliseconds
-};
+int BenchOptions::rounds_on(const Device& target) const {
+  return rounds > 0 ? rounds : target.is_gpu() ? gpu_rounds : host_rounds;
+}
 
 struct BenchReport {
   Preparation preparation;
@@ -42,29 +46,6 @@ struct BenchReport {
   [[nodiscard]] double tflops() const { return flops / (times.median * 1e9); }
   [[nodiscard]] double gigabytes_per_second() const { return bytes / (times.median * 1e6); }
 };
-
-/// Writes more than the L2 holds, so that the next kernel finds nothing of its inputs there.
-class L2Flush {
-public:
-  explicit L2Flush(const Device& device) {
-    constexpr std::size_t times_larger = 2;
-    if (device.is_gpu())
-      memory_.emplace(device.gpu(), times_larger * static_cast<std::size_t>(
-                                                       device.gpu()->attribute(cuda::DeviceAttribute::l2_cache_bytes)));
-  }
-  void operator()() {
-    if (memory_)
-      memory_->fill(std::byte{1});
-  }
-
-private:
-  std::optional<cuda::DeviceMemory> memory_;
-};
-
-Times quartiles(std::vector<double> times) {
-  std::sort(times.begin(), times.end());
-  return {times[times.size() / 4], times[times.size() / 2], times[times.size() * 3 / 4]};
-}
 
 /// What every kernel must at least move: each tensor once.
 double compulsory_bytes(const AttentionInput& input) {
@@ -83,7 +64,7 @@ BenchReport bench_one(const Problem& problem, const BenchOptions& options) {
   const Pattern pattern = device.place(input.relation.pattern);
   report.preparation = device.prepare(call, pattern);
 
-  const int rounds = options.rounds > 0 ? options.rounds : device.is_gpu() ? gpu_rounds : host_rounds;
+  const int rounds = options.rounds_on(device);
   Progress progress("measuring on " + device.name(), static_cast<std::size_t>(rounds));
   const auto run_once = [&] { return device.measure([&] { device.attention_forward(call, pattern); }); };
   const double enough = options.warm_up_seconds * 1e3;
@@ -113,10 +94,45 @@ nlohmann::json to_json(const BenchReport& report) {
           {"cache", report.preparation.cached ? "hit" : "miss"}};
 }
 
+/// Rows of the table for one problem of several kernels.
+void bench_stages(const Problem& problem, const BenchOptions& options, Table& table) {
+  const VideoSparseInput input = options.input.empty()
+                                     ? random_video_sparse_input(problem, options.shape, options.pattern)
+                                     : read_video_sparse_input(problem, options.input, options.pattern);
+  Device device(options.device);
+  const VideoSparseTimes times = bench_video_sparse(device, input,
+                                                    {.warm_up_seconds = options.warm_up_seconds,
+                                                     .rounds = options.rounds_on(device),
+                                                     .warm_cache = options.warm_cache,
+                                                     .dense = !options.no_dense});
+  if (options.json) {
+    nlohmann::json json = times.to_json();
+    json["device"] = device.name();
+    fmt::print("{}\n", json.dump());
+    return;
+  }
+  for (const auto& [name, quartiles] : times.stages) {
+    const bool fine = name.starts_with("fine");
+    table.add({fmt::format("{}: {}", times.preparation.problem, name), device.name(),
+               fmt::format("{:.4g}", quartiles.median),
+               fmt::format("{:.4g} to {:.4g}", quartiles.lower_quartile, quartiles.upper_quartile),
+               fine ? fmt::format("{:.3g}", times.fine_flops / (quartiles.median * 1e9)) : "", ""});
+  }
+  fmt::print("{}{}", times.verdict(), times.verdict().empty() ? "" : "\n");
+}
+
 void bench(const BenchOptions& options) {
   Table table({"problem", "device", "median ms", "quartiles ms", "TFLOP/s", "GB/s"});
   for (const std::string& line : options.problems) {
-    const BenchReport report = bench_one(problem_option(line), options);
+    const Problem problem = attention_option(line);
+    if (problem.op == Operator::video_sparse_attention) {
+      bench_stages(problem, options, table);
+      continue;
+    }
+    if (!options.input.empty())
+      throw UsageError("--input is given",
+                       "video_sparse_attention is measured on a file's tensors, others on random ones", "leave it out");
+    const BenchReport report = bench_one(problem, options);
     if (options.json)
       fmt::print("{}\n", to_json(report).dump());
     else
@@ -150,6 +166,9 @@ void add_bench(CLI::App& application) {
   command->add_option("--warm-up", options->warm_up_seconds, "Seconds; one run at least")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
+  command->add_option("--input", options->input, ".safetensors with q, k, v (video_sparse_attention only)")
+      ->check(CLI::ExistingFile);
+  command->add_flag("--no-dense", options->no_dense, "Do not measure dense attention beside video_sparse_attention");
   command->add_flag("--warm-cache", options->warm_cache, "Do not flush the L2 between runs");
   command->add_flag("--json", options->json, "One JSON object a line and problem");
   options->pattern.add_to(*command);

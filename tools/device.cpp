@@ -9,6 +9,7 @@
 #include <fmt/format.h>
 
 #include "driver/cuda_executor.hpp"
+#include "reference/tensor.hpp"
 #include "support/text.hpp"
 #include <tilewright/reference.hpp>
 #ifdef TILEWRIGHT_HAS_EMULATOR
@@ -132,6 +133,26 @@ Pattern Device::place(const Pattern& host) {
   return placed;
 }
 
+VideoSparseAttention Device::place(const VideoSparseAttention& host) {
+  VideoSparseAttention placed = host;
+  for (TensorView* view : {&placed.q, &placed.k, &placed.v, &placed.out})
+    *view = place(*view);
+  for (std::optional<TensorView>* view : {&placed.gate, &placed.lse, &placed.fine})
+    if (*view)
+      *view = place(**view);
+  if (!runtime_)
+    return placed;
+  constexpr std::size_t alignment = 256;
+  placed.workspace_bytes = runtime_->workspace_of(placed).bytes;
+  if (cuda_ != nullptr) {
+    placed.workspace = memory_.emplace_back(cuda_, placed.workspace_bytes).data();
+  } else {
+    auto& memory = host_memory_.emplace_back(placed.workspace_bytes + alignment);
+    placed.workspace = memory.data() + (alignment - reinterpret_cast<std::uintptr_t>(memory.data()) % alignment);
+  }
+  return placed;
+}
+
 void Device::collect(const TensorView& placed, const TensorView& host) const {
   if (cuda_ == nullptr)
     return;
@@ -153,6 +174,32 @@ Preparation Device::prepare(const AttentionForward& call, const Pattern& pattern
     preparation.cached = kernel->origin() != KernelOrigin::compiled;
   }
   return preparation;
+}
+
+Preparation Device::prepare(const VideoSparseAttention& call) {
+  const Problem problem = Runtime::problem_of(call);
+  Preparation preparation{to_string(problem), "", false};
+  if (!runtime_)
+    return preparation;
+  preparation.cached = true;
+  for (const Problem& part : closed_variants(problem)) { // the fine branch's kernel is the last
+    const Spec spec = runtime_->spec_of(part);
+    const auto kernel = runtime_->executor().kernel(spec, nullptr);
+    preparation.architecture = to_string(spec.architecture);
+    preparation.cached = preparation.cached && kernel->origin() != KernelOrigin::compiled;
+  }
+  return preparation;
+}
+
+void Device::video_sparse_attention(const VideoSparseAttention& call) {
+  if (runtime_) {
+    runtime_->video_sparse_attention(call);
+    return;
+  }
+  const reference::VideoSparseResult result = reference::video_sparse_attention(call);
+  reference::write_tensor(call.out, call.layout, result.out);
+  if (call.lse)
+    reference::write_lse(*call.lse, result.lse);
 }
 
 void Device::attention_forward(const AttentionForward& call, const Pattern& pattern) {

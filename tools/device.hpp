@@ -47,15 +47,23 @@ public:
   TensorView place(const TensorView& host);
   AttentionForward place(const AttentionForward& host);
   Pattern place(const Pattern& host);
+  /// With a workspace of its own.
+  VideoSparseAttention place(const VideoSparseAttention& host);
 
   /// Copies a placed tensor back over the host's, after all work.
   void collect(const TensorView& placed, const TensorView& host) const;
 
   /// Has the kernel of a placed call ready to launch.
   Preparation prepare(const AttentionForward& call, const Pattern& pattern);
+  /// All its kernels.
+  Preparation prepare(const VideoSparseAttention& call);
 
   /// Enqueues a placed call on a GPU's default stream; computes it elsewhere.
   void attention_forward(const AttentionForward& call, const Pattern& pattern);
+  void video_sparse_attention(const VideoSparseAttention& call);
+
+  /// Null: the reference.
+  [[nodiscard]] Runtime* runtime() noexcept { return runtime_ ? &*runtime_ : nullptr; }
 
   /// Milliseconds of the work: between two events on a GPU, else by the clock.
   [[nodiscard]] double measure(const std::function<void()>& work) const;
@@ -69,6 +77,7 @@ private:
   std::shared_ptr<const cuda::CudaDevice> cuda_;
   std::optional<Runtime> runtime_; // none: the reference
   std::vector<cuda::DeviceMemory> memory_;
+  std::vector<std::vector<std::byte>> host_memory_;
 };
 
 } // namespace tilewright::tools

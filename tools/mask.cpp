@@ -8,6 +8,7 @@
 #include "commands.hpp"
 #include "mask_picture.hpp"
 #include "output_file.hpp"
+#include "video_sparse_input.hpp"
 
 namespace tilewright::tools {
 namespace {
@@ -39,7 +40,9 @@ PatternInput read_relation(const Problem& problem, const MaskOptions& options) {
 }
 
 void mask(const MaskOptions& options) {
-  const Problem problem = problem_option(options.problem);
+  Problem problem = attention_option(options.problem);
+  if (problem.op == Operator::video_sparse_attention)
+    problem = fine_problem(problem); // with the same selection
   if (options.output.empty() && !options.text)
     throw UsageError("neither --output nor --text is given", "a PNG file, or text on the terminal",
                      "add -o mask.png or --text");

@@ -31,6 +31,18 @@ Problem problem_option(const std::string& line) {
   });
 }
 
+Problem attention_option(const std::string& line) {
+  const Problem problem = problem_option(line);
+  if (problem.op != Operator::attention_forward && problem.op != Operator::video_sparse_attention)
+    throw UsageError(fmt::format("the problem is '{}'", line),
+                     "attention_forward and video_sparse_attention are allowed",
+                     "use compile or source for the kernels that these are made of");
+  if (problem.op == Operator::attention_forward && problem.blend != Blend::none)
+    throw UsageError(fmt::format("the problem is '{}'", line), "blend=none is allowed for attention_forward",
+                     "use video_sparse_attention, which computes what is blended in");
+  return problem;
+}
+
 Extent3 extent_option(const std::string& option, const std::string& text) {
   try {
     return parse_extent3(text);
@@ -88,6 +100,16 @@ void PatternChoice::add_to(CLI::App& command) {
   command.add_option("--topk", topk, "Let each query tile choose its K best key tiles by mean-pooled scores")
       ->check(CLI::PositiveNumber)
       ->excludes(list_option);
+  command.add_option("--sparsity", sparsity, "Instead of --topk: the share that is left out (video_sparse_attention)")
+      ->check(CLI::Range(0.0, 1.0))
+      ->excludes("--topk");
+  command
+      .add_option(
+          "--sparsity-of", sparsity_of,
+          "Its convention: tiles, max(1, ceil((1 - sparsity) * tiles)), or tokens, ceil((1 - sparsity) * tokens "
+          "/ 64)")
+      ->check(CLI::IsMember({"tiles", "tokens"}))
+      ->capture_default_str();
 }
 
 } // namespace tilewright::tools

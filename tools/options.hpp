@@ -32,6 +32,8 @@ void print_warning(std::string_view message);
 
 /// The parsers of the library, for texts of the command line. Throw UsageError.
 Problem problem_option(const std::string& line);
+/// One that attend, bench and mask know what to do with.
+Problem attention_option(const std::string& line);
 Extent3 extent_option(const std::string& option, const std::string& text);
 std::vector<Window> windows_option(const std::string& text);             // "3x3x3,1x3x3"
 std::vector<Architecture> architectures_option(const std::string& text); // "sm_80,sm_90a"
@@ -52,6 +54,8 @@ struct PatternChoice {
   std::optional<std::int64_t> text_length;
   std::filesystem::path lists;
   std::optional<std::int64_t> topk;
+  std::optional<double> sparsity;
+  std::string sparsity_of = "tiles"; // or "tokens": which convention turns it into a topk
 
   void add_to(CLI::App& command);
 };

@@ -25,6 +25,7 @@ void refuse_option(bool given, std::string_view option, const Problem& problem) 
 }
 
 void refuse_foreign_options(const PatternChoice& choice, const Problem& problem) {
+  refuse_option(choice.sparsity.has_value(), "--sparsity", problem);
   if (problem.pattern != PatternKind::sliding_tile) {
     refuse_option(!choice.windows.empty(), "--windows", problem);
     refuse_option(choice.text_length.has_value(), "--text-length", problem);

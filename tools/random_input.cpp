@@ -1,5 +1,6 @@
 #include "attention_input.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <numbers>
@@ -7,6 +8,7 @@
 
 #include "problem/relation.hpp"
 #include "reference/convert.hpp"
+#include "reference/parallel.hpp"
 
 namespace tilewright::tools {
 namespace {
@@ -15,16 +17,23 @@ using problem::Tiling;
 
 HostTensor random_tensor(DataType type, std::vector<std::int64_t> shape, std::uint64_t seed) {
   HostTensor tensor = make_poisoned(element_type(type), std::move(shape));
-  std::mt19937_64 random(seed);
-  std::uniform_real_distribution<float> uniform(std::numeric_limits<float>::min(), 1.0F);
   const std::span<std::uint16_t> values = tensor.as<std::uint16_t>();
-  for (std::size_t i = 0; i < values.size(); i += 2) { // Box and Muller: two normal numbers from two uniform ones
-    const float radius = std::sqrt(-2 * std::log(uniform(random)));
-    const float angle = 2 * std::numbers::pi_v<float> * uniform(random);
-    values[i] = reference::encode(type, radius * std::cos(angle));
-    if (i + 1 < values.size())
-      values[i + 1] = reference::encode(type, radius * std::sin(angle));
-  }
+  constexpr std::size_t piece = 1 << 20; // each has a seed of its own: the numbers do not depend on the threads
+  const auto fill = [&](std::size_t number) {
+    std::seed_seq seeds{seed, seed >> 32, static_cast<std::uint64_t>(number)};
+    std::mt19937_64 random(seeds);
+    std::uniform_real_distribution<float> uniform(std::numeric_limits<float>::min(), 1.0F);
+    const std::size_t end = std::min(values.size(), (number + 1) * piece);
+    for (std::size_t i = number * piece; i < end; i += 2) { // Box and Muller: two normal numbers from two uniform ones
+      const float radius = std::sqrt(-2 * std::log(uniform(random)));
+      const float angle = 2 * std::numbers::pi_v<float> * uniform(random);
+      values[i] = reference::encode(type, radius * std::cos(angle));
+      if (i + 1 < end)
+        values[i + 1] = reference::encode(type, radius * std::sin(angle));
+    }
+  };
+  constexpr int all_cores = 0;
+  reference::parallel_for((values.size() + piece - 1) / piece, all_cores, fill);
   return tensor;
 }
 

@@ -11,8 +11,15 @@
 
 namespace tilewright {
 
-/// One kernel each; operators of several steps (src/operators) launch several.
-enum class Operator : std::uint8_t { attention_forward };
+/// One kernel each, but for those at the end, which launch several of the others.
+enum class Operator : std::uint8_t {
+  attention_forward,
+  pool_tiles,             // the means of each tile's tokens
+  select_tiles,           // coarse attention over the means, and which key tiles each query tile chooses
+  list_mask,              // block lists out of a mask
+  transpose_lists,        // which query tiles list a key tile
+  video_sparse_attention, // pool_tiles, select_tiles, attention_forward
+};
 enum class PatternKind : std::uint8_t { dense, sliding_tile, block_list };
 
 /// Whether the problem has text tokens after the video's.
@@ -30,6 +37,13 @@ enum class Edges : std::uint8_t {
   open     // decided by the call
 };
 
+/// What is added to the attention's result, with pattern=block_list only.
+enum class Blend : std::uint8_t {
+  none,
+  coarse, // out = fine + coarse, the coarse row of the query's tile
+  gated   // out = fine + gate * coarse, the gate elementwise
+};
+
 /// All that the generated source depends on, other than schedule and architecture. A plain value without
 /// padding: compared and hashed byte by byte.
 struct Problem {
@@ -43,29 +57,38 @@ struct Problem {
   Layout layout = Layout::raster;
   Text text = Text::absent;
   Edges edges = Edges::open;
-  std::uint16_t reserved = 0;
+  Blend blend = Blend::none;
+  std::uint8_t reserved = 0;
 
   friend bool operator==(const Problem&, const Problem&) = default;
 };
 static_assert(std::has_unique_object_representations_v<Problem>);
 
 /// "attention_forward": also the name of the kernel's entry, and the first part of its template's file name.
+/// video_sparse_attention has neither.
 std::string_view to_string(Operator op) noexcept;
 
 /// The problem's one line, for example
 ///     attention_forward:pattern=sliding_tile,tile=6x8x8,window=3x3x3,text=1,edges=full,dtype=bf16,head_dim=128,layout=raster
-/// Fields that are open, or that the pattern has no use for, are left out. parse_problem(to_string(p)) == p.
+/// Fields that are open, or that the operator or the pattern has no use for, are left out. Others:
+///     pool_tiles:tile=4x4x4,edges=full,dtype=bf16,head_dim=128,layout=raster
+///     select_tiles:dtype=bf16,head_dim=128
+///     list_mask:    transpose_lists:
+///     video_sparse_attention:tile=4x4x4,blend=gated,dtype=bf16,head_dim=128,layout=raster
+/// parse_problem(to_string(p)) == p.
 std::string to_string(const Problem& problem);
 
 /// The inverse. Fields may stand in any order; dtype=bf16, head_dim=128, layout=raster, tile=6x8x8 (sliding_tile)
-/// or 4x4x4 (block_list), window=per_head are the defaults; text and edges are open where they are not given.
+/// or 4x4x4 (block_list), window=per_head, blend=none (gated for video_sparse_attention) are the defaults; text and
+/// edges are open where they are not given.
 /// Throws invalid_argument, naming the field, its value and what is allowed; and whatever validate() throws.
 Problem parse_problem(std::string_view line);
 
 /// Throws invalid_argument or unsupported where no kernel computes this problem on any architecture.
 void validate(const Problem& problem);
 
-/// The problem with every open property decided, in all ways: what prepare() compiles.
+/// The problem with every open property decided, in all ways, and in place of an operator of several kernels their
+/// problems: what prepare() compiles.
 std::vector<Problem> closed_variants(const Problem& problem);
 
 } // namespace tilewright

@@ -1,10 +1,13 @@
 // The same maths in plain C++ and float64, on the CPU. What every test compares with; also a device of its own.
 #pragma once
 
+#include <cstdint>
+#include <string>
 #include <vector>
 
 #include <tilewright/pattern.hpp>
 #include <tilewright/runtime.hpp>
+#include <tilewright/video_sparse.hpp>
 
 namespace tilewright::reference {
 
@@ -21,6 +24,44 @@ Result attention_forward(const AttentionForward& call, const Pattern& pattern, i
 
 /// The same, rounded to the call's types and written to call.out and call.lse.
 void attention_forward_into(const AttentionForward& call, const Pattern& pattern, int threads = 0);
+
+/// Means of each tile's valid tokens, rounded to the tokens' type: [batch, heads, tiles, head_dim]. An empty tile has
+/// the mean 0. Reads call.tokens, writes nothing.
+std::vector<double> pool_tiles(const PoolTiles& call);
+
+/// Coarse attention over means, and the selection.
+struct Selection {
+  std::vector<double> out;           // [batch, heads, query tiles, head_dim]; empty without value_means
+  std::vector<double> lse;           // [batch, heads, query tiles]
+  std::vector<std::int32_t> indices; // [batch, heads, query tiles, topk]
+};
+/// Reads the means (and key_sizes) of the call; topk is the extent of its indices, which are not looked at.
+Selection select_tiles(const SelectTiles& call, int threads = 0);
+
+/// How someone's lists differ from the reference's. They may where two scores are so close that their float32 sums of
+/// rounded means may order them differently: within 2^-7 * scale * sum |query mean * key mean|.
+struct SelectionComparison {
+  std::int64_t lists = 0, different = 0;
+  double worst = 0; // infinite for a broken tie of equal means, else the largest difference of swapped scores over what
+                    // is allowed: right up to 1
+  std::string malformed; // empty: every list has topk ascending tiles
+};
+/// Compares the lists that call.indices and call.counts hold.
+SelectionComparison compare_selection(const SelectTiles& call, const Selection& expected);
+
+/// The whole operator in float64, with the means rounded to the input's type.
+struct VideoSparseResult {
+  std::vector<double> pooled_query, pooled_key, pooled_value;
+  Selection selection;           // also where lists are given: then only its out and lse are used
+  std::vector<double> fine, out; // [batch, heads, query tokens, head_dim]
+  std::vector<double> lse;       // of the fine branch
+};
+/// counts, indices: lists to attend to in place of the reference's own; for judging a result whose selection differs.
+VideoSparseResult video_sparse_attention(const VideoSparseAttention& call, const TensorView* counts = nullptr,
+                                         const TensorView* indices = nullptr, int threads = 0);
+
+/// attention + gate * coarse, as AttentionForward's coarse and gate say, for rows that are not padding.
+void blend_into(std::vector<double>& out, const AttentionForward& call, const BlockList& pattern);
 
 /// Query-key pairs that the pattern keeps, over all heads and batches. Reads block lists, but not q, k and v, whose
 /// pointers may be null.

@@ -13,6 +13,7 @@
 #include <tilewright/problem.hpp>
 #include <tilewright/schedule.hpp>
 #include <tilewright/types.hpp>
+#include <tilewright/video_sparse.hpp>
 
 namespace tilewright {
 
@@ -25,17 +26,22 @@ class Executor;
 ///               aligned to 16 bytes. k and v have heads that divide q's (grouped heads).
 /// lse           float32 [batch, heads, query tokens], natural logarithm, tokens with stride 1; optional
 /// scale         multiplies q k^T; 1/sqrt(head_dim) where none is given
+/// coarse        float32 [batch, heads, query tiles, head_dim], contiguous, aligned to 16 bytes, with a BlockList only:
+///               out = attention + gate * coarse of the query's tile, rounded once; padding rows stay 0
+/// gate          elementwise, type and extents of out; 1 where none is given; with coarse only
+/// fine          the attention before it is blended, type and extents of out; optional, with coarse only
 struct AttentionForward {
   TensorView q, k, v, out;
   std::optional<TensorView> lse{};
   Layout layout = Layout::raster;
   std::optional<float> scale{};
+  std::optional<TensorView> coarse{}, gate{}, fine{};
 };
 
 struct RuntimeOptions {
   int device = -1;                    // CUDA ordinal; -1: the calling thread's current device, else 0
-  Family family = Family::automatic;  // insist on a kernel family; unsupported says why where it is refused
-  std::optional<Schedule> schedule{}; // insist on a schedule, for measuring
+  Family family = Family::automatic;  // insist on an attention kernel's family; unsupported says why it is refused
+  std::optional<Schedule> schedule{}; // insist on an attention kernel's schedule, for measuring
   CacheOptions cache{};
   std::function<void(std::string_view)> on_message{}; // warnings in three parts; default: none
 };
@@ -56,11 +62,28 @@ public:
   /// enqueued or written; safe inside graph capture once the problem is prepared.
   void attention_forward(const AttentionForward& call, const Pattern& pattern, Stream stream = nullptr);
 
+  /// Video sparse attention and its parts (tilewright/video_sparse.hpp). As above: they throw before anything is
+  /// enqueued or written, and are safe inside graph capture once their problems are prepared.
+  void video_sparse_attention(const VideoSparseAttention& call, Stream stream = nullptr);
+  /// Its first two steps alone: pooling, coarse attention and selection, into the workspace. out, gate and fine are
+  /// checked but not written.
+  void video_sparse_selection(const VideoSparseAttention& call, Stream stream = nullptr);
+  void pool_tiles(const PoolTiles& call, Stream stream = nullptr);
+  void select_tiles(const SelectTiles& call, Stream stream = nullptr);
+  void transpose_lists(const TransposeLists& call, Stream stream = nullptr);
+  void list_mask(const ListMask& call, Stream stream = nullptr);
+
+  /// The layout of a call's workspace, its pointers relative to call.workspace (which may still be null: then `bytes`
+  /// is what to allocate). It depends on the device, not on what the tensors hold.
+  [[nodiscard]] VideoSparseWorkspace workspace_of(const VideoSparseAttention& call) const;
+  [[nodiscard]] std::size_t workspace_bytes(const SelectTiles& call) const;
+
   /// Compiles, or fetches from the cache, and loads every variant of the problem; launches nothing.
   void prepare(const Problem& problem);
 
   /// The problem of a call, with nothing open. What `attention_forward` looks its kernel up by.
   [[nodiscard]] static Problem problem_of(const AttentionForward& call, const Pattern& pattern);
+  [[nodiscard]] static Problem problem_of(const VideoSparseAttention& call);
 
   /// The spec that this runtime uses for a closed problem. Throws unsupported with the reasons.
   [[nodiscard]] Spec spec_of(const Problem& problem) const;
@@ -68,6 +91,8 @@ public:
   [[nodiscard]] Executor& executor() noexcept;
 
 private:
+  void run_video_sparse(const VideoSparseAttention& call, bool attend, Stream stream);
+
   struct State;
   std::unique_ptr<State> state_;
 };

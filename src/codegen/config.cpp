@@ -42,6 +42,8 @@ void add_problem(Constants& constants, const Spec& spec) {
   constants.boolean("dense", dense);
   constants.boolean("text", problem.text == Text::present);
   constants.boolean("edges_full", problem.edges == Edges::full);
+  constants.boolean("blend", problem.blend != Blend::none);
+  constants.boolean("blend_gated", problem.blend == Blend::gated);
   if (problem.pattern == PatternKind::block_list) {
     constants.boolean("edges_sized", problem.edges == Edges::sized);
   }
@@ -78,12 +80,44 @@ void add_schedule(Constants& constants, const Spec& spec) {
   }
 }
 
+/// The kernels that work on tiles as a whole: what each of them asks for.
+void add_tile_kernel(Constants& constants, const Spec& spec) {
+  const Problem& problem = spec.problem;
+  const Schedule& schedule = spec.schedule;
+  constants.integer("warps", schedule.warps);
+  constants.integer("blocks_per_processor", schedule.blocks_per_processor);
+  if (problem.op == Operator::transpose_lists) {
+    constants.integer("block_k", schedule.block_k);
+    return;
+  }
+  if (problem.op == Operator::list_mask)
+    return;
+  constants.type("Element", problem.dtype == DataType::bf16 ? "BFloat16" : "Float16");
+  constants.integer("head_dim", problem.head_dim);
+  if (problem.op == Operator::select_tiles) {
+    constants.integer("block_q", schedule.block_q);
+    constants.integer("shared_bytes", schedule::shared_memory_bytes(problem, schedule));
+    return;
+  }
+  constants.extent("tile", problem.tile);
+  constants.extent("key_tile", problem.key_tile);
+  constants.boolean("layout_tiled", problem.layout == Layout::tiled);
+  constants.boolean("dense", false);
+  constants.boolean("text", false);
+  constants.boolean("edges_full", problem.edges == Edges::full);
+  constants.boolean("edges_sized", problem.edges == Edges::sized);
+}
+
 } // namespace
 
 std::vector<Constant> constants_of(const Spec& spec) {
   Constants constants;
-  add_problem(constants, spec);
-  add_schedule(constants, spec);
+  if (spec.problem.op == Operator::attention_forward) {
+    add_problem(constants, spec);
+    add_schedule(constants, spec);
+  } else {
+    add_tile_kernel(constants, spec);
+  }
   return constants.take();
 }
 

@@ -202,6 +202,38 @@ void check_sizes(const std::optional<TensorView>& sizes, const char* name, const
     check_equal(extent(*sizes, 0), name, shape.batch, "the batch");
 }
 
+/// A tensor of out's type and extents.
+void check_like_out(const TensorView& tensor, const char* name, const AttentionForward& call) {
+  check_tensor(tensor, name, call.q, call.layout);
+  for (int i = 0; i < tensor_rank; ++i)
+    if (extent(tensor, i) != extent(call.out, i))
+      refuse(fmt::format("{} has extent {} in dimension {} and out has {}", name, extent(tensor, i), i,
+                         extent(call.out, i)),
+             "the extents of out", "check the tensors' shapes");
+}
+
+void check_blend(const AttentionForward& call, const Pattern& pattern, const CallShape& shape) {
+  const auto* lists = std::get_if<BlockList>(&pattern);
+  if (!call.coarse) {
+    if (call.gate || call.fine)
+      refuse(fmt::format("{} is given without coarse", call.gate ? "gate" : "fine"), "both, or neither",
+             "give the coarse result, or leave it out");
+    return;
+  }
+  if (lists == nullptr)
+    throw Error(ErrorCode::unsupported, "coarse is given with a pattern that is no BlockList", "pattern=block_list",
+                "add the coarse result to the output yourself");
+  check_memory(*call.coarse, "coarse", tensor_rank, alignment_bytes);
+  check_dense(*call.coarse, "coarse", DataType::float32,
+              {shape.batch, shape.heads, problem::Tiling(lists->canvas, lists->tile).tile_count(), shape.head_dim});
+  if (call.gate)
+    check_like_out(*call.gate, "gate", call);
+  if (call.fine) {
+    check_like_out(*call.fine, "fine", call);
+    check_written(*call.fine, "fine");
+  }
+}
+
 void apply(const BlockList& pattern, const AttentionForward& call, CallShape& shape) {
   const problem::Tiling queries(pattern.canvas, pattern.tile);
   const problem::Tiling keys(pattern.key_canvas.value_or(pattern.canvas), pattern.key_tile.value_or(pattern.tile));
@@ -211,15 +243,54 @@ void apply(const BlockList& pattern, const AttentionForward& call, CallShape& sh
   shape.key_canvas = keys.canvas();
   check_rows(shape.query_tokens, "q", queries.canvas(), queries.token_count(call.layout));
   check_rows(shape.key_tokens, "k", keys.canvas(), keys.token_count(call.layout));
-  check_index_view(pattern.counts, "counts", 3);
-  check_index_view(pattern.indices, "indices", 4);
-  check_list_extents(pattern.counts, "counts", shape, queries.tile_count());
-  check_list_extents(pattern.indices, "indices", shape, queries.tile_count());
+  check_lists_of(pattern.counts, pattern.indices, shape.batch, shape.heads, queries.tile_count());
   check_sizes(pattern.query_sizes, "query_sizes", shape, queries.tile_count(), call.layout);
   check_sizes(pattern.key_sizes, "key_sizes", shape, keys.tile_count(), call.layout);
 }
 
 } // namespace
+
+void check_tokens(const TensorView& tensor, const char* name, Layout layout, const Extent3& canvas,
+                  const Extent3& tile) {
+  check_tensor(tensor, name, tensor, layout);
+  const problem::Tiling tiling(canvas, tile);
+  check_padded_rows(tiling);
+  check_rows(extent(tensor, dimensions_of(layout).token), name, canvas, tiling.token_count(layout));
+}
+
+void check_dense(const TensorView& tensor, const char* name, DataType dtype,
+                 std::initializer_list<std::int64_t> extents) {
+  check_memory(tensor, name, static_cast<int>(extents.size()), static_cast<std::int64_t>(size_of(dtype)));
+  if (tensor.dtype != dtype)
+    refuse(fmt::format("{} has dtype {}", name, to_string(tensor.dtype)), std::string(to_string(dtype)), "convert it");
+  const TensorView dense = TensorView::contiguous(tensor.data, dtype, extents);
+  for (int i = 0; i < tensor.rank; ++i) {
+    if (extent(tensor, i) != extent(dense, i))
+      refuse(fmt::format("{} has extent {} in dimension {}", name, extent(tensor, i), i),
+             fmt::format("{} for this call", extent(dense, i)), "check the tensors' shapes");
+    if (extent(tensor, i) > 1 && stride(tensor, i) != stride(dense, i))
+      refuse(fmt::format("{} has stride {} in dimension {}", name, stride(tensor, i), i),
+             fmt::format("{}: a contiguous tensor", stride(dense, i)), "make it contiguous");
+  }
+}
+
+void check_tile_sizes(const std::optional<TensorView>& sizes, const char* name, std::int64_t batch, std::int64_t tiles,
+                      Layout layout) {
+  CallShape shape;
+  shape.batch = batch;
+  check_sizes(sizes, name, shape, tiles, layout);
+}
+
+void check_lists_of(const TensorView& counts, const TensorView& indices, std::int64_t batch, std::int64_t heads,
+                    std::int64_t tiles) {
+  CallShape shape;
+  shape.batch = batch;
+  shape.heads = heads;
+  check_index_view(counts, "counts", 3);
+  check_index_view(indices, "indices", 4);
+  check_list_extents(counts, "counts", shape, tiles);
+  check_list_extents(indices, "indices", shape, tiles);
+}
 
 Strides strides_of(const TensorView& tensor, Layout layout) {
   const Dimensions at = dimensions_of(layout);
@@ -263,6 +334,7 @@ CallShape check_call(const AttentionForward& call, const Pattern& pattern) {
   if (call.lse)
     check_log_sum_exp(*call.lse, shape);
   std::visit([&](const auto& chosen) { apply(chosen, call, shape); }, pattern);
+  check_blend(call, pattern, shape);
   return shape;
 }
 
@@ -284,6 +356,7 @@ Problem problem_of_checked(const AttentionForward& call, const Pattern& pattern,
     const bool ragged = problem::Tiling(shape.query_canvas, problem.tile).ragged() ||
                         problem::Tiling(shape.key_canvas, problem.key_tile).ragged();
     problem.edges = lists->query_sizes || lists->key_sizes ? Edges::sized : ragged ? Edges::clipped : Edges::full;
+    problem.blend = call.coarse ? call.gate ? Blend::gated : Blend::coarse : Blend::none;
   } else {
     problem.pattern = PatternKind::dense;
     problem.edges = shape.key_tokens % schedule::dense_key_block == 0 ? Edges::full : Edges::clipped;

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
+#include <optional>
 
 #include "kernels/attention_parameters.cuh"
 #include <tilewright/pattern.hpp>
@@ -25,6 +27,18 @@ CallShape check_call(const AttentionForward& call, const Pattern& pattern);
 
 /// The closed problem of a checked call. Throws what validate() throws, for a tile that no kernel takes.
 Problem problem_of_checked(const AttentionForward& call, const Pattern& pattern, const CallShape& shape);
+
+/// What the calls of several operators check. Each throws invalid_argument and names the argument.
+/// check_tokens: a canvas's tokens without text. check_dense: contiguous, of just this type and these extents.
+/// check_tile_sizes: the number of valid tokens of each tile, where given.
+void check_tokens(const TensorView& tensor, const char* name, Layout layout, const Extent3& canvas,
+                  const Extent3& tile);
+void check_dense(const TensorView& tensor, const char* name, DataType dtype,
+                 std::initializer_list<std::int64_t> extents);
+void check_tile_sizes(const std::optional<TensorView>& sizes, const char* name, std::int64_t batch, std::int64_t tiles,
+                      Layout layout);
+void check_lists_of(const TensorView& counts, const TensorView& indices, std::int64_t batch, std::int64_t heads,
+                    std::int64_t tiles);
 
 /// A tensor's strides by meaning, in elements.
 Strides strides_of(const TensorView& tensor, Layout layout);

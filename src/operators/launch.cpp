@@ -11,6 +11,13 @@ constexpr double log2_of_e = 1.4426950408889634;
 
 std::int32_t ceiling_divide(std::int64_t a, std::int64_t b) { return static_cast<std::int32_t>((a + b - 1) / b); }
 
+/// A tile of the problem, or, for a dense one, a block of the sequence.
+Extent3 tile_or_block(const Extent3& tile, std::int32_t block) {
+  return tile == Extent3{} ? Extent3{1, 1, block} : tile;
+}
+
+} // namespace
+
 TokenGrid grid_of(const Extent3& canvas, const Extent3& tile) {
   return {canvas.t,
           canvas.h,
@@ -20,12 +27,6 @@ TokenGrid grid_of(const Extent3& canvas, const Extent3& tile) {
           ceiling_divide(canvas.w, tile.w)};
 }
 
-/// A tile of the problem, or, for a dense one, a block of the sequence.
-Extent3 tile_or_block(const Extent3& tile, std::int32_t block) {
-  return tile == Extent3{} ? Extent3{1, 1, block} : tile;
-}
-
-/// Lists and sizes with extent 1 are shared: their stride is 0.
 std::int64_t shared_stride(const TensorView& view, std::size_t dimension) {
   return view.extents[dimension] == 1 ? 0 : view.strides[dimension];
 }
@@ -38,7 +39,9 @@ const std::int32_t* size_data(const std::optional<TensorView>& sizes) {
   return sizes ? static_cast<const std::int32_t*>(sizes->data) : nullptr;
 }
 
-} // namespace
+float scale_log2_of(std::optional<float> scale, std::int64_t head_dim) {
+  return static_cast<float>((scale ? double{*scale} : 1.0 / std::sqrt(static_cast<double>(head_dim))) * log2_of_e);
+}
 
 std::int64_t query_blocks(const LaunchRequest& request, std::int32_t block_q) {
   const Extent3 tile = tile_or_block(request.spec.problem.tile, block_q);
@@ -70,9 +73,28 @@ AttentionParameters attention_parameters(const LaunchRequest& request, std::int3
   p.query_blocks = static_cast<std::int32_t>(query_blocks(request, block_q));
   p.text_rows = static_cast<std::int32_t>(shape.text_rows);
   p.text_length = static_cast<std::int32_t>(shape.text_length);
-  const double scale = call.scale ? *call.scale : 1.0 / std::sqrt(static_cast<double>(shape.head_dim));
-  p.scale_log2 = static_cast<float>(scale * log2_of_e);
+  if (call.coarse) {
+    p.blend.coarse = static_cast<const float*>(call.coarse->data);
+    p.blend.coarse_head_stride = call.coarse->extents[2] * call.coarse->extents[3];
+    p.blend.coarse_batch_stride = p.blend.coarse_head_stride * shape.heads;
+  }
+  if (call.gate) {
+    p.blend.gate = call.gate->data;
+    p.blend.gate_strides = strides_of(*call.gate, call.layout);
+  }
+  if (call.fine) {
+    p.blend.fine = call.fine->data;
+    p.blend.fine_strides = strides_of(*call.fine, call.layout);
+  }
+  p.scale_log2 = scale_log2_of(call.scale, shape.head_dim);
   return p;
+}
+
+void launch_attention(Executor& executor, const Kernel& kernel, const LaunchRequest& request, Stream stream) {
+  if (request.spec.schedule.family == Family::sm90)
+    launch_sm90(executor, kernel, request, stream);
+  else
+    launch_sm80(executor, kernel, request, stream);
 }
 
 DenseParameters pattern_parameters(const LaunchRequest&, const Dense&) { return {}; }
@@ -94,17 +116,22 @@ SlidingTileParameters pattern_parameters(const LaunchRequest& request, const Sli
   return p;
 }
 
-BlockListParameters pattern_parameters(const LaunchRequest&, const BlockList& pattern) {
+BlockListParameters list_parameters(const TensorView& counts, const TensorView& indices) {
   BlockListParameters p{};
-  p.counts = static_cast<const std::int32_t*>(pattern.counts.data);
-  p.indices = static_cast<const std::int32_t*>(pattern.indices.data);
+  p.counts = static_cast<const std::int32_t*>(counts.data);
+  p.indices = static_cast<const std::int32_t*>(indices.data);
+  p.count_batch_stride = shared_stride(counts, 0);
+  p.count_head_stride = shared_stride(counts, 1);
+  p.index_batch_stride = shared_stride(indices, 0);
+  p.index_head_stride = shared_stride(indices, 1);
+  p.index_tile_stride = indices.strides[2];
+  return p;
+}
+
+BlockListParameters pattern_parameters(const LaunchRequest&, const BlockList& pattern) {
+  BlockListParameters p = list_parameters(pattern.counts, pattern.indices);
   p.query_sizes = size_data(pattern.query_sizes);
   p.key_sizes = size_data(pattern.key_sizes);
-  p.count_batch_stride = shared_stride(pattern.counts, 0);
-  p.count_head_stride = shared_stride(pattern.counts, 1);
-  p.index_batch_stride = shared_stride(pattern.indices, 0);
-  p.index_head_stride = shared_stride(pattern.indices, 1);
-  p.index_tile_stride = pattern.indices.strides[2];
   p.query_size_batch_stride = size_stride(pattern.query_sizes);
   p.key_size_batch_stride = size_stride(pattern.key_sizes);
   return p;

@@ -20,9 +20,19 @@ SlidingTileParameters pattern_parameters(const LaunchRequest& request, const Sli
 BlockListParameters pattern_parameters(const LaunchRequest& request, const BlockList& pattern);
 DenseParameters pattern_parameters(const LaunchRequest& request, const Dense& pattern);
 
+/// Parts of the above that other operators' arguments share. Views with extent 1 are shared: their stride is 0.
+TokenGrid grid_of(const Extent3& canvas, const Extent3& tile);
+BlockListParameters list_parameters(const TensorView& counts, const TensorView& indices);
+std::int64_t shared_stride(const TensorView& view, std::size_t dimension);
+std::int64_t size_stride(const std::optional<TensorView>& sizes);
+const std::int32_t* size_data(const std::optional<TensorView>& sizes);
+float scale_log2_of(std::optional<float> scale, std::int64_t head_dim);
+
 /// Query blocks of block_q rows in one head: the video's tiles, then the text.
 std::int64_t query_blocks(const LaunchRequest& request, std::int32_t block_q);
 
+/// The one of the two that the spec's family names.
+void launch_attention(Executor& executor, const Kernel& kernel, const LaunchRequest& request, Stream stream);
 void launch_sm80(Executor& executor, const Kernel& kernel, const LaunchRequest& request, Stream stream);
 void launch_sm90(Executor& executor, const Kernel& kernel, const LaunchRequest& request, Stream stream);
 

@@ -1,6 +1,8 @@
 #include <tilewright/problem.hpp>
 
+#include <algorithm>
 #include <limits>
+#include <span>
 
 #include <fmt/format.h>
 
@@ -14,7 +16,10 @@ namespace {
 using problem::name_of;
 using problem::Named;
 
-constexpr Named<Operator> operators[] = {{Operator::attention_forward, "attention_forward"}};
+constexpr Named<Operator> operators[] = {
+    {Operator::attention_forward, "attention_forward"}, {Operator::pool_tiles, "pool_tiles"},
+    {Operator::select_tiles, "select_tiles"},           {Operator::list_mask, "list_mask"},
+    {Operator::transpose_lists, "transpose_lists"},     {Operator::video_sparse_attention, "video_sparse_attention"}};
 constexpr Named<PatternKind> patterns[] = {{PatternKind::dense, "dense"},
                                            {PatternKind::sliding_tile, "sliding_tile"},
                                            {PatternKind::block_list, "block_list"}};
@@ -23,8 +28,46 @@ constexpr Named<Layout> layouts[] = {{Layout::raster, "raster"}, {Layout::tiled,
 constexpr Named<Text> texts[] = {{Text::absent, "0"}, {Text::present, "1"}};
 constexpr Named<Edges> edges[] = {{Edges::full, "full"}, {Edges::clipped, "clipped"}, {Edges::sized, "sized"}};
 
-constexpr std::string_view field_names[] = {"pattern", "tile",  "key_tile", "window", "text",
-                                            "edges",   "dtype", "head_dim", "layout"};
+constexpr Named<Blend> blends[] = {{Blend::none, "none"}, {Blend::coarse, "coarse"}, {Blend::gated, "gated"}};
+
+constexpr std::string_view field_names[] = {"pattern", "tile",  "key_tile", "window",   "text",
+                                            "edges",   "blend", "dtype",    "head_dim", "layout"};
+
+/// The fields of an operator's line, in their order.
+std::span<const std::string_view> fields_of(Operator op) {
+  static constexpr std::string_view pool[] = {"tile", "edges", "dtype", "head_dim", "layout"};
+  static constexpr std::string_view select[] = {"dtype", "head_dim"};
+  static constexpr std::string_view whole[] = {"tile", "edges", "blend", "dtype", "head_dim", "layout"};
+  switch (op) {
+  case Operator::pool_tiles:
+    return pool;
+  case Operator::select_tiles:
+    return select;
+  case Operator::list_mask:
+  case Operator::transpose_lists:
+    return {};
+  case Operator::video_sparse_attention:
+    return whole;
+  default:
+    return field_names;
+  }
+}
+
+bool has_field(Operator op, std::string_view field) {
+  const auto fields = fields_of(op);
+  return std::find(fields.begin(), fields.end(), field) != fields.end();
+}
+
+/// What an operator's problems have in the fields that its line does not show.
+Problem blank_problem(Operator op) {
+  Problem problem;
+  problem.op = op;
+  if (has_field(op, "tile") && !has_field(op, "pattern"))
+    problem.pattern = PatternKind::block_list;
+  if (!has_field(op, "edges"))
+    problem.edges = Edges::full;
+  return problem;
+}
 constexpr std::string_view per_head = "per_head";
 constexpr Extent3 none{};
 
@@ -67,15 +110,51 @@ bool allows_edges(const Problem& problem, Edges candidate) {
   return candidate != Edges::sized || (problem.pattern == PatternKind::block_list && problem.layout == Layout::tiled);
 }
 
+/// What only some operators have.
+void validate_operator(const Problem& problem) {
+  if (problem.blend != Blend::none && (!has_field(problem.op, "blend") || problem.pattern != PatternKind::block_list))
+    refuse(ErrorCode::invalid_argument, "blend", std::string(name_of(blends, problem.blend)),
+           "none, unless the operator is attention_forward with pattern=block_list, or video_sparse_attention",
+           "leave it out");
+  if (problem.blend == Blend::none && problem.op == Operator::video_sparse_attention)
+    refuse(ErrorCode::invalid_argument, "blend", "none", "coarse, gated for video_sparse_attention",
+           "select the tiles and call attention_forward with pattern=block_list to leave the coarse result out");
+  const Problem blank = blank_problem(problem.op);
+  const bool wrong = (!has_field(problem.op, "pattern") && problem.pattern != blank.pattern) ||
+                     (!has_field(problem.op, "edges") && problem.edges != blank.edges) ||
+                     (!has_field(problem.op, "layout") && problem.layout != blank.layout) ||
+                     (!has_field(problem.op, "dtype") && problem.dtype != blank.dtype) ||
+                     (!has_field(problem.op, "head_dim") && problem.head_dim != blank.head_dim) ||
+                     (!has_field(problem.op, "key_tile") && problem.key_tile != problem.tile);
+  if (wrong)
+    throw Error(ErrorCode::invalid_argument,
+                fmt::format("a problem of {} has fields set that it does not have", name_of(operators, problem.op)),
+                fmt::format("allowed: what parse_problem(\"{}:\") gives there", name_of(operators, problem.op)),
+                "make the problem by parse_problem, or leave these fields as they are by default");
+}
+
+/// The kernels' problems of an operator of several kernels.
+std::vector<Problem> parts_of(const Problem& whole) {
+  Problem pool = whole, select = blank_problem(Operator::select_tiles), fine = whole;
+  pool.op = Operator::pool_tiles;
+  pool.blend = Blend::none;
+  select.dtype = whole.dtype;
+  select.head_dim = whole.head_dim;
+  fine.op = Operator::attention_forward;
+  return {pool, select, fine};
+}
+
 } // namespace
 
 std::string_view to_string(Operator op) noexcept { return name_of(operators, op); }
 
 std::string to_string(const Problem& problem) {
-  std::string line = fmt::format("{}:pattern={}", name_of(operators, problem.op), name_of(patterns, problem.pattern));
+  std::string line = fmt::format("{}:", name_of(operators, problem.op));
   const auto append = [&](std::string_view field, std::string_view value) {
-    line += fmt::format(",{}={}", field, value);
+    if (has_field(problem.op, field))
+      line += fmt::format("{}{}={}", line.back() == ':' ? "" : ",", field, value);
   };
+  append("pattern", name_of(patterns, problem.pattern));
   if (problem.tile != none)
     append("tile", to_string(problem.tile));
   if (problem.key_tile != problem.tile)
@@ -88,6 +167,8 @@ std::string to_string(const Problem& problem) {
     append("text", name_of(texts, problem.text));
   if (problem.edges != Edges::open)
     append("edges", name_of(edges, problem.edges));
+  if (problem.blend != Blend::none)
+    append("blend", name_of(blends, problem.blend));
   append("dtype", to_string(problem.dtype));
   append("head_dim", fmt::to_string(problem.head_dim));
   append("layout", name_of(layouts, problem.layout));
@@ -97,17 +178,27 @@ std::string to_string(const Problem& problem) {
 Problem parse_problem(std::string_view line) {
   const auto colon = line.find(':');
   const auto name = line.substr(0, colon);
-  if (name != name_of(operators, Operator::attention_forward) || colon == std::string_view::npos)
+  const auto* const row = std::find_if(std::begin(operators), std::end(operators),
+                                       [&](const Named<Operator>& candidate) { return candidate.name == name; });
+  if (row == std::end(operators) || colon == std::string_view::npos) {
+    std::string names;
+    for (const auto& candidate : operators)
+      names += fmt::format("{}{}", names.empty() ? "" : ", ", candidate.name);
     throw Error(ErrorCode::invalid_argument, fmt::format("problem '{}' does not begin with an operator", line),
-                "allowed: attention_forward:FIELD=VALUE,...",
+                fmt::format("allowed: OPERATOR:FIELD=VALUE,... with {}", names),
                 "write for example attention_forward:pattern=sliding_tile,tile=6x8x8,window=3x3x3");
-  const problem::Fields fields("problem", line.substr(colon + 1), field_names);
-  if (!fields.find("pattern"))
+  }
+  const Operator op = row->value;
+  const std::string_view text = line.substr(colon + 1);
+  if (fields_of(op).empty() && text.empty())
+    return blank_problem(op);
+  const problem::Fields fields("problem", text, fields_of(op));
+  if (has_field(op, "pattern") && !fields.find("pattern"))
     throw Error(ErrorCode::invalid_argument, fmt::format("problem '{}' has no field pattern", line),
                 "allowed: pattern=dense, sliding_tile or block_list", "add the field pattern");
 
-  Problem problem;
-  problem.pattern = fields.choice("pattern", PatternKind::dense, patterns);
+  Problem problem = blank_problem(op);
+  problem.pattern = fields.choice("pattern", problem.pattern, patterns);
   const bool sliding_tile = problem.pattern == PatternKind::sliding_tile;
   const bool block_list = problem.pattern == PatternKind::block_list;
   problem.tile = fields.extent("tile", sliding_tile ? Tile{6, 8, 8} : block_list ? Tile{4, 4, 4} : none);
@@ -117,7 +208,8 @@ Problem parse_problem(std::string_view line) {
   if (!sliding_tile && fields.find("window"))
     fields.refuse("window", "none: only pattern=sliding_tile has windows");
   problem.text = fields.choice("text", sliding_tile ? Text::open : Text::absent, texts);
-  problem.edges = fields.choice("edges", Edges::open, edges);
+  problem.edges = fields.choice("edges", problem.edges, edges);
+  problem.blend = fields.choice("blend", op == Operator::video_sparse_attention ? Blend::gated : Blend::none, blends);
   problem.dtype = fields.choice("dtype", DataType::bf16, dtypes);
   problem.head_dim =
       static_cast<std::int32_t>(fields.integer("head_dim", 128, 1, std::numeric_limits<std::int32_t>::max()));
@@ -152,6 +244,7 @@ void validate(const Problem& problem) {
              fmt::format("0 for pattern={}", name_of(patterns, problem.pattern)),
              "leave it out; append the text to the keys of a dense problem, or give it blocks of its own");
   }
+  validate_operator(problem);
   if (!allows_edges(problem, problem.edges))
     refuse(ErrorCode::invalid_argument, "edges", "sized",
            fmt::format("full, clipped for pattern={},layout={}", name_of(patterns, problem.pattern),
@@ -161,6 +254,12 @@ void validate(const Problem& problem) {
 
 std::vector<Problem> closed_variants(const Problem& problem) {
   std::vector<Problem> variants;
+  if (problem.op == Operator::video_sparse_attention) {
+    for (const Problem& part : parts_of(problem))
+      for (const Problem& variant : closed_variants(part))
+        variants.push_back(variant);
+    return variants;
+  }
   for (const auto& [text, text_name] : texts) {
     if (problem.text != Text::open && problem.text != text)
       continue;

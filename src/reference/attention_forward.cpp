@@ -231,7 +231,12 @@ void attention_forward_into(const AttentionForward& call, const Pattern& pattern
   require_extents("out", call.out, {q[0], q[1], q[2], q[3]});
   if (call.lse)
     require_extents("lse", *call.lse, {shape.batch, shape.heads, shape.queries});
-  const Result result = attention_forward(call, pattern, threads);
+  Result result = attention_forward(call, pattern, threads);
+  if (const auto* lists = std::get_if<BlockList>(&pattern)) {
+    if (call.fine)
+      write_tensor(*call.fine, call.layout, result.out);
+    blend_into(result.out, call, *lists);
+  }
   write_tensor(call.out, call.layout, result.out);
   if (call.lse)
     write_lse(*call.lse, result.lse);

@@ -8,6 +8,7 @@
 
 #include "schedule/hopper.hpp"
 #include "schedule/reasons.hpp"
+#include "schedule/tile_kernels.hpp"
 #include <tilewright/error.hpp>
 
 namespace tilewright::schedule {
@@ -89,6 +90,8 @@ Architecture target_of(Family family, const Architecture& gpu) noexcept {
 }
 
 std::int32_t shared_memory_bytes(const Problem& problem, const Schedule& schedule) {
+  if (tile_kernels::is_one(problem.op))
+    return tile_kernels::shared_memory_bytes(problem, schedule);
   if (schedule.family == Family::sm90)
     return hopper::shared_memory_bytes(problem, schedule);
   if (schedule.family != Family::sm80)
@@ -116,6 +119,8 @@ std::vector<std::string> reasons_against(const Problem& problem, const Schedule&
     reasons.add_if(true, "{} is not among the architectures sm_{}", to_string(gpu), fmt::join(known, ", sm_"));
     return reasons.take();
   }
+  if (tile_kernels::is_one(problem.op))
+    return tile_kernels::reasons_against(problem, schedule, *limits);
   if (!family_available(schedule.family, problem)) {
     reasons.add_if(true, "family {} has no kernel for this problem", to_string(schedule.family));
     return reasons.take();

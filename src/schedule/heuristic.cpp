@@ -7,12 +7,16 @@
 
 #include "schedule/feasibility.hpp"
 #include "schedule/hopper.hpp"
+#include "schedule/tile_kernels.hpp"
 #include <tilewright/error.hpp>
 
 namespace tilewright::schedule {
 namespace {
 
 void require_closed(const Problem& problem) {
+  if (problem.op == Operator::video_sparse_attention)
+    throw Error(ErrorCode::invalid_argument, fmt::format("'{}' is several kernels", to_string(problem)),
+                "a problem of one kernel has a schedule", "choose one of its closed_variants()");
   if (problem.text == Text::open || problem.edges == Edges::open)
     throw Error(ErrorCode::invalid_argument, fmt::format("problem '{}' leaves text or edges open", to_string(problem)),
                 "a problem with every field decided is allowed", "choose one of its closed_variants()");
@@ -61,6 +65,10 @@ std::vector<Candidate> candidates(const Problem& problem, const Architecture& gp
     for (const Schedule& schedule : schedules)
       result.push_back({schedule, reasons_against(problem, schedule, gpu)});
   };
+  if (tile_kernels::is_one(problem.op)) {
+    append(tile_kernels::schedules(problem));
+    return result;
+  }
   if (family == Family::sm90 || (family == Family::automatic && gpu.number() == 90))
     append(hopper::schedules(problem));
   if (family == Family::automatic || family == Family::sm80)

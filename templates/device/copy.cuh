@@ -60,8 +60,32 @@ TILEWRIGHT_DEVICE void store_global(void* destination, const Bytes16& bytes) {
 }
 
 TILEWRIGHT_DEVICE void store_global(float* destination, float value) { *destination = value; }
+TILEWRIGHT_DEVICE void store_global(int32_t* destination, int32_t value) { *destination = value; }
+TILEWRIGHT_DEVICE void store_global(uint32_t* destination, uint32_t value) { *destination = value; }
+
+/// Global memory that this kernel writes, too: a barrier stands between the other threads' stores and the load.
+TILEWRIGHT_DEVICE uint32_t load_global(const uint32_t* source) { return *source; }
+TILEWRIGHT_DEVICE Bytes16 load_global_bytes(const void* source) {
+  Bytes16 bytes;
+  asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(bytes.words[0]), "=r"(bytes.words[1]), "=r"(bytes.words[2]), "=r"(bytes.words[3])
+               : "l"(source)
+               : "memory");
+  return bytes;
+}
 
 /// Memory that no kernel writes while this one runs.
 TILEWRIGHT_DEVICE int32_t load_constant(const int32_t* source) { return __ldg(source); }
+TILEWRIGHT_DEVICE float load_constant(const float* source) { return __ldg(source); }
+TILEWRIGHT_DEVICE uint8_t load_constant(const uint8_t* source) { return __ldg(source); }
+
+/// The same, 16 bytes that this multiprocessor reads but once. The compiler may move it.
+TILEWRIGHT_DEVICE Bytes16 load_constant_bytes(const void* source) {
+  Bytes16 bytes;
+  asm("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+      : "=r"(bytes.words[0]), "=r"(bytes.words[1]), "=r"(bytes.words[2]), "=r"(bytes.words[3])
+      : "l"(source));
+  return bytes;
+}
 
 } // namespace tilewright

@@ -25,4 +25,20 @@ template <> TILEWRIGHT_DEVICE uint32_t pack<Float16>(float low, float high) {
   return packed;
 }
 
+/// The value in the lower, and in the upper half of a register.
+template <class Element> TILEWRIGHT_DEVICE float unpack_low(uint32_t packed);
+template <class Element> TILEWRIGHT_DEVICE float unpack_high(uint32_t packed);
+
+template <> TILEWRIGHT_DEVICE float unpack_low<BFloat16>(uint32_t packed) { return __uint_as_float(packed << 16); }
+template <> TILEWRIGHT_DEVICE float unpack_high<BFloat16>(uint32_t packed) {
+  return __uint_as_float(packed & 0xffff0000u);
+}
+
+template <> TILEWRIGHT_DEVICE float unpack_low<Float16>(uint32_t packed) {
+  float value;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(static_cast<uint16_t>(packed)));
+  return value;
+}
+template <> TILEWRIGHT_DEVICE float unpack_high<Float16>(uint32_t packed) { return unpack_low<Float16>(packed >> 16); }
+
 } // namespace tilewright

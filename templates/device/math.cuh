@@ -35,5 +35,10 @@ TILEWRIGHT_DEVICE float maximum(float a, float b) {
 }
 
 TILEWRIGHT_DEVICE float reciprocal(float x) { return __frcp_rn(x); }
+TILEWRIGHT_DEVICE float divide(float a, float b) { return __fdiv_rn(a, b); }
+
+/// A float32's 32 bits, and back.
+TILEWRIGHT_DEVICE uint32_t bits_of(float x) { return __float_as_uint(x); }
+TILEWRIGHT_DEVICE float float_of(uint32_t bits) { return __uint_as_float(bits); }
 
 } // namespace tilewright

@@ -41,6 +41,9 @@ TILEWRIGHT_DEVICE uint32_t uniform(uint32_t word) { return __reduce_or_sync(all_
 
 /// The smallest of all lanes' values, in all lanes.
 TILEWRIGHT_DEVICE int minimum_of_lanes(int value) { return __reduce_min_sync(all_lanes, value); }
+/// The largest, and the sum.
+TILEWRIGHT_DEVICE uint32_t maximum_of_lanes(uint32_t value) { return __reduce_max_sync(all_lanes, value); }
+TILEWRIGHT_DEVICE int sum_of_lanes(int value) { return __reduce_add_sync(all_lanes, value); }
 
 /// The number of the lowest bit that is set.
 TILEWRIGHT_DEVICE int lowest_bit(uint32_t bits) { return __ffs(static_cast<int>(bits)) - 1; }

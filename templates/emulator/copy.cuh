@@ -70,9 +70,52 @@ TILEWRIGHT_DEVICE void store_global(float* destination, float value, emulator::P
   *destination = value;
 }
 
+namespace emulator {
+
+template <class Value> inline void store_to_global(Value* destination, Value value, Place place) {
+  check_global(destination, sizeof value, Access::write, place);
+  *destination = value;
+}
+
+template <class Value> inline Value load_from_global(const void* source, Place place) {
+  check_global(source, sizeof(Value), Access::read, place);
+  Value value;
+  std::memcpy(&value, source, sizeof value);
+  return value;
+}
+
+} // namespace emulator
+
+TILEWRIGHT_DEVICE void store_global(int32_t* destination, int32_t value, emulator::Place place = emulator::here()) {
+  emulator::store_to_global(destination, value, place);
+}
+
+TILEWRIGHT_DEVICE void store_global(uint32_t* destination, uint32_t value, emulator::Place place = emulator::here()) {
+  emulator::store_to_global(destination, value, place);
+}
+
+TILEWRIGHT_DEVICE uint32_t load_global(const uint32_t* source, emulator::Place place = emulator::here()) {
+  return emulator::load_from_global<uint32_t>(source, place);
+}
+
+TILEWRIGHT_DEVICE Bytes16 load_global_bytes(const void* source, emulator::Place place = emulator::here()) {
+  return emulator::load_from_global<Bytes16>(source, place);
+}
+
 TILEWRIGHT_DEVICE int32_t load_constant(const int32_t* source, emulator::Place place = emulator::here()) {
-  emulator::check_global(source, sizeof *source, emulator::Access::read, place);
-  return *source;
+  return emulator::load_from_global<int32_t>(source, place);
+}
+
+TILEWRIGHT_DEVICE float load_constant(const float* source, emulator::Place place = emulator::here()) {
+  return emulator::load_from_global<float>(source, place);
+}
+
+TILEWRIGHT_DEVICE uint8_t load_constant(const uint8_t* source, emulator::Place place = emulator::here()) {
+  return emulator::load_from_global<uint8_t>(source, place);
+}
+
+TILEWRIGHT_DEVICE Bytes16 load_constant_bytes(const void* source, emulator::Place place = emulator::here()) {
+  return emulator::load_from_global<Bytes16>(source, place);
 }
 
 } // namespace tilewright

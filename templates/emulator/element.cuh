@@ -54,4 +54,21 @@ template <> TILEWRIGHT_DEVICE uint32_t pack<Float16>(float low, float high) {
   return emulator::round_to_float16(low) | emulator::round_to_float16(high) << 16;
 }
 
+template <class Element> TILEWRIGHT_DEVICE float unpack_low(uint32_t packed);
+template <class Element> TILEWRIGHT_DEVICE float unpack_high(uint32_t packed);
+
+template <> TILEWRIGHT_DEVICE float unpack_low<BFloat16>(uint32_t packed) { return std::bit_cast<float>(packed << 16); }
+template <> TILEWRIGHT_DEVICE float unpack_high<BFloat16>(uint32_t packed) {
+  return std::bit_cast<float>(packed & 0xffff0000u);
+}
+
+/// Moves exponent and mantissa to their places and corrects the exponent's bias by a product, which also normalises
+/// subnormals.
+template <> TILEWRIGHT_DEVICE float unpack_low<Float16>(uint32_t packed) {
+  const uint32_t magnitude = packed & 0x7fffu, sign = (packed & 0x8000u) << 16;
+  const auto finite = std::bit_cast<uint32_t>(std::bit_cast<float>(magnitude << 13) * 0x1p112f); // 2^(127 - 15)
+  return std::bit_cast<float>(sign | finite | (magnitude >= 0x7c00u ? 0x7f800000u : 0u));
+}
+template <> TILEWRIGHT_DEVICE float unpack_high<Float16>(uint32_t packed) { return unpack_low<Float16>(packed >> 16); }
+
 } // namespace tilewright

@@ -1,6 +1,7 @@
 // Float32 arithmetic: device/math.cuh on the CPU. The approximations of a GPU are computed exactly here.
 #pragma once
 
+#include <bit>
 #include <cmath>
 #include <limits>
 
@@ -31,5 +32,9 @@ TILEWRIGHT_DEVICE float fused_multiply_add(float a, float b, float c) {
 TILEWRIGHT_DEVICE float maximum(float a, float b) { return a >= b || b != b ? a : b; }
 
 TILEWRIGHT_DEVICE float reciprocal(float x) { return 1.f / x; }
+TILEWRIGHT_DEVICE float divide(float a, float b) { return a / b; }
+
+TILEWRIGHT_DEVICE uint32_t bits_of(float x) { return std::bit_cast<uint32_t>(x); }
+TILEWRIGHT_DEVICE float float_of(uint32_t bits) { return std::bit_cast<float>(bits); }
 
 } // namespace tilewright

@@ -38,6 +38,8 @@ enum class WarpOperation : uint8_t {
   broadcast,
   uniform,
   minimum_of_lanes,
+  maximum_of_lanes,
+  sum_of_lanes,
   elect_lane,
   synchronize_warp,
   release_registers,

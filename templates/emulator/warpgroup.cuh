@@ -35,6 +35,22 @@ inline void minimum_of_warp(WarpExchange& exchange, Place) {
   set_results(exchange, static_cast<uint32_t>(least));
 }
 
+inline void maximum_of_warp(WarpExchange& exchange, Place) {
+  uint32_t largest = 0;
+  for (const uint32_t word : exchange.word) {
+    largest = word > largest ? word : largest;
+  }
+  set_results(exchange, largest);
+}
+
+inline void sum_of_warp(WarpExchange& exchange, Place) {
+  uint32_t sum = 0;
+  for (const uint32_t word : exchange.word) {
+    sum += word;
+  }
+  set_results(exchange, sum);
+}
+
 inline void elect_of_warp(WarpExchange& exchange, Place) {
   for (int lane = 0; lane < warp_lanes; ++lane) {
     exchange.result[lane] = lane == exchange.elected;
@@ -71,6 +87,15 @@ TILEWRIGHT_DEVICE uint32_t uniform(uint32_t word, emulator::Place place = emulat
 TILEWRIGHT_DEVICE int minimum_of_lanes(int value, emulator::Place place = emulator::here()) {
   return static_cast<int>(emulator::exchange_words(
       static_cast<uint32_t>(value), emulator::WarpOperation::minimum_of_lanes, emulator::minimum_of_warp, place));
+}
+
+TILEWRIGHT_DEVICE uint32_t maximum_of_lanes(uint32_t value, emulator::Place place = emulator::here()) {
+  return emulator::exchange_words(value, emulator::WarpOperation::maximum_of_lanes, emulator::maximum_of_warp, place);
+}
+
+TILEWRIGHT_DEVICE int sum_of_lanes(int value, emulator::Place place = emulator::here()) {
+  return static_cast<int>(emulator::exchange_words(static_cast<uint32_t>(value), emulator::WarpOperation::sum_of_lanes,
+                                                   emulator::sum_of_warp, place));
 }
 
 TILEWRIGHT_DEVICE int lowest_bit(uint32_t bits) { return bits == 0 ? -1 : std::countr_zero(bits); }

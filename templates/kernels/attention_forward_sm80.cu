@@ -9,6 +9,7 @@
 #include "device/matrix.cuh"
 #include "device/parking.cuh"
 #include "device/shared_tile.cuh"
+#include "kernels/blend.cuh"
 
 namespace tilewright {
 
@@ -267,9 +268,8 @@ TILEWRIGHT_DEVICE void multiply_probability_value(RowState& state, const float (
   }
 }
 
-/// Normalises the warp's rows into its own part of the query's shared memory, which nobody else reads. Returns the row
-/// sums in the state.
-TILEWRIGHT_DEVICE void stage_output(RowState& state, QueryShared staging, int warp_row, int lane) {
+/// Divides the warp's rows by their sums, which are left in the state.
+TILEWRIGHT_DEVICE void normalise(RowState& state) {
 #pragma unroll
   for (int group = 0; group < row_groups; ++group) {
 #pragma unroll
@@ -281,9 +281,33 @@ TILEWRIGHT_DEVICE void stage_output(RowState& state, QueryShared staging, int wa
       const float inverse = has_keys ? reciprocal(sum) : 0.f;
 #pragma unroll
       for (int column = 0; column < output_columns; ++column) {
+        state.output[group][column][2 * half] *= inverse;
+        state.output[group][column][2 * half + 1] *= inverse;
+      }
+    }
+  }
+}
+
+/// The warp's rows into its own part of the query's shared memory, which nobody else reads. `blend`: the gate stands
+/// there already, and the coarse result is added.
+template <bool blend>
+TILEWRIGHT_DEVICE void stage_output(const RowState& state, QueryShared staging, const float* coarse, int warp_row,
+                                    int lane) {
+#pragma unroll
+  for (int column = 0; column < output_columns; ++column) {
+#pragma unroll
+    for (int group = 0; group < row_groups; ++group) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
         const float* pair = &state.output[group][column][2 * half];
-        store_shared(staging.chunk(warp_row + 16 * group + 8 * half + lane / 4, column) + lane % 4 * sizeof(uint32_t),
-                     pack<Element>(pair[0] * inverse, pair[1] * inverse));
+        const SharedAddress place =
+            staging.chunk(warp_row + 16 * group + 8 * half + lane / 4, column) + lane % 4 * sizeof(uint32_t);
+        if constexpr (blend) {
+          const uint32_t gate = config::blend_gated ? load_shared_word(place) : 0u;
+          store_shared(place, blended(pair[0], pair[1], gate, coarse + column * 8 + lane % 4 * 2));
+        } else {
+          store_shared(place, pack<Element>(pair[0], pair[1]));
+        }
       }
     }
   }
@@ -307,21 +331,23 @@ TILEWRIGHT_DEVICE void store_log_sum_exp(const RowState& state, const QueryBlock
   }
 }
 
-/// Writes the staged rows, 16 bytes a lane; padding rows become zeros.
-TILEWRIGHT_DEVICE void store_output(QueryShared staging, const QueryBlock& query, const AttentionParameters& p,
-                                    int warp_row, int lane) {
-  constexpr int rows_per_pass = warp_size / QueryShared::chunks_per_row;
-  const int chunk = lane % QueryShared::chunks_per_row;
-  auto* output = static_cast<uint16_t*>(p.output) + query.batch * p.output_strides.batch +
-                 query.head * p.output_strides.head + chunk * QueryShared::chunk_elements;
-#pragma unroll
-  for (int pass = 0; pass < warp_rows / rows_per_pass; ++pass) {
-    const int row = warp_row + pass * rows_per_pass + lane / QueryShared::chunks_per_row;
-    if (query.exists(row)) {
-      store_global(output + query.token(row) * p.output_strides.token,
-                   query.valid(row) ? load_shared(staging.chunk(row, chunk)) : Bytes16{});
+/// Stages and writes the warp's rows.
+TILEWRIGHT_DEVICE void store_output(const RowState& state, QueryShared staging, const QueryBlock& query,
+                                    const AttentionParameters& p, int warp_row, int lane) {
+  if constexpr (config::blend) {
+    if (p.blend.fine != nullptr) {
+      stage_output<false>(state, staging, nullptr, warp_row, lane);
+      store_staged_rows(p.blend.fine, p.blend.fine_strides, staging, query, warp_row, warp_row, warp_rows);
+      synchronize_warp(); // before the gate takes its place
     }
+    if constexpr (config::blend_gated) {
+      load_gate(staging, p.blend, query, warp_row, warp_row, warp_rows);
+    }
+    stage_output<true>(state, staging, coarse_row(p.blend, query), warp_row, lane);
+  } else {
+    stage_output<false>(state, staging, nullptr, warp_row, lane);
   }
+  store_staged_rows(p.output, p.output_strides, staging, query, warp_row, warp_row, warp_rows);
 }
 
 } // namespace tilewright
@@ -418,11 +444,11 @@ attention_forward(TILEWRIGHT_ARGUMENT(tilewright::KernelArguments, arguments)) {
   }
   wait_for_copies<0>(); // without a key block nothing waited for the query's rows, which the result's are written over
   synchronize_block();
-  stage_output(state, query_shared, warp_row, lane);
+  normalise(state);
   // Derived anew: kept, it would hold registers around the main loop.
   const QueryBlock result = pattern_query_block(arguments, opaque(block_index()));
   if (p.log_sum_exp != nullptr) {
     store_log_sum_exp(state, result, p, warp_row, lane);
   }
-  store_output(query_shared, result, p, warp_row, lane);
+  store_output(state, query_shared, result, p, warp_row, lane);
 }

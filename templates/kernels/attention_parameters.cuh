@@ -16,6 +16,15 @@ struct TokenGrid {
   int32_t tiles_t, tiles_h, tiles_w; // tiles, the clipped ones included
 };
 
+/// What the attention's result is blended with: out = fine + gate * coarse.
+struct BlendParameters {
+  const float* coarse;                             // [batch, heads, query tiles, head_dim]; nullptr: nothing is blended
+  const void* gate;                                // of the output's type and extents
+  void* fine;                                      // the result before blending goes here; nullptr: not wanted
+  int64_t coarse_batch_stride, coarse_head_stride; // elements; tiles have stride head_dim
+  Strides gate_strides, fine_strides;
+};
+
 struct AttentionParameters {
   const void* query;
   const void* key;
@@ -31,6 +40,7 @@ struct AttentionParameters {
   int32_t text_rows;         // text rows of the query tensor, padding included
   int32_t text_length;       // valid text tokens, the first of the text rows
   float scale_log2;          // scale * log2(e): scores are exponents of 2
+  BlendParameters blend;
 };
 
 struct DenseParameters {};

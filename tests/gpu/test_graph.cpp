@@ -3,37 +3,13 @@
 
 #include <string>
 
-#include <dlfcn.h>
-
 #include "device_problem.hpp"
+#include "graph_api.hpp"
 
 using namespace tilewright;
 using namespace tilewright::testing;
 
 namespace {
-
-/// The entry points that only this test needs, from the library that the device has opened. They return a CUresult
-/// and act on the calling thread's current context. Signatures: CUDA driver API, cuda.h.
-class GraphApi {
-public:
-  explicit GraphApi(const cuda::Api& api) : library_(dlopen(api.library.c_str(), RTLD_NOW)) {
-    REQUIRE(library_ != nullptr);
-  }
-  ~GraphApi() { dlclose(library_); }
-  GraphApi(const GraphApi&) = delete;
-  GraphApi& operator=(const GraphApi&) = delete;
-
-  template <typename... Arguments> void call(const char* name, Arguments... arguments) const {
-    const auto function = reinterpret_cast<int (*)(Arguments...)>(dlsym(library_, name));
-    CAPTURE(std::string(name));
-    const bool found = function != nullptr;
-    REQUIRE(found);
-    REQUIRE(function(arguments...) == 0);
-  }
-
-private:
-  void* library_;
-};
 
 constexpr unsigned non_blocking_stream = 1; // CU_STREAM_NON_BLOCKING
 constexpr int capture_thread_local = 1;     // CU_STREAM_CAPTURE_MODE_THREAD_LOCAL

@@ -1,6 +1,9 @@
 // Every closed problem that the kernels are generated for: pattern x edges x text x dtype x head_dim x layout.
 #pragma once
 
+#include <algorithm>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include <tilewright/problem.hpp>
@@ -34,6 +37,26 @@ inline std::vector<Problem> all_closed_problems() {
       }
     }
   }
+  return problems;
+}
+
+/// The kernels of video sparse attention: those that work on tiles as a whole, and block lists with each blend.
+inline std::vector<Problem> video_sparse_problems() {
+  std::vector<Problem> problems{parse_problem("list_mask:"), parse_problem("transpose_lists:")};
+  for (const char* tile : {"4x4x4", "4x8x8"})
+    for (const char* blend : {"gated", "coarse"})
+      for (const char* type : {"bf16,head_dim=128", "fp16,head_dim=64", "bf16,head_dim=64", "fp16,head_dim=128"})
+        for (const char* layout : {"raster", "tiled"}) {
+          // The gate takes the most registers, head_dim 128 too: other forms are compiled once.
+          const bool plain = std::string_view(blend) == "gated" && std::string_view(tile) == "4x4x4";
+          if (!plain && std::string_view(type) != "bf16,head_dim=128")
+            continue;
+          const std::string line = std::string("video_sparse_attention:tile=") + tile + ",blend=" + blend +
+                                   ",dtype=" + type + ",layout=" + layout;
+          for (const Problem& closed : closed_variants(parse_problem(line)))
+            if (std::find(problems.begin(), problems.end(), closed) == problems.end())
+              problems.push_back(closed);
+        }
   return problems;
 }
 

@@ -22,14 +22,15 @@ namespace {
 enum class Types { all, bf16 };
 
 /// Compiles all problems' default kernels; reports each that fails, and the median time.
-void compile_all(const char* architecture, Family family, Types types = Types::all) {
+void compile_all(const char* architecture, Family family, Types types = Types::all,
+                 const std::vector<Problem>& problems = testing::all_closed_problems()) {
   if (!compiler::identity()) {
     MESSAGE("SKIP: no NVRTC on this machine, so nothing was compiled for ", architecture);
     return;
   }
   const Architecture gpu = parse_architecture(architecture);
   std::vector<double> milliseconds;
-  for (const Problem& problem : testing::all_closed_problems()) {
+  for (const Problem& problem : problems) {
     if (types == Types::bf16 && problem.dtype != DataType::bf16)
       continue;
     const Spec spec = schedule::default_spec(problem, gpu, family);
@@ -71,3 +72,13 @@ TEST_CASE("default kernels compile: sm_103") { compile_all("sm_103", Family::sm8
 TEST_CASE("default kernels compile: sm_110") { compile_all("sm_110", Family::sm80, Types::bf16); }
 TEST_CASE("default kernels compile: sm_120") { compile_all("sm_120", Family::sm80); }
 TEST_CASE("default kernels compile: sm_121") { compile_all("sm_121", Family::sm80, Types::bf16); }
+
+TEST_CASE("video sparse attention's default kernels compile: sm_80") {
+  compile_all("sm_80", Family::sm80, Types::all, testing::video_sparse_problems());
+}
+TEST_CASE("video sparse attention's default kernels compile: sm_90a") {
+  compile_all("sm_90a", Family::automatic, Types::all, testing::video_sparse_problems());
+}
+TEST_CASE("video sparse attention's default kernels compile: sm_120") {
+  compile_all("sm_120", Family::sm80, Types::bf16, testing::video_sparse_problems());
+}

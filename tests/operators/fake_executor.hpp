@@ -49,6 +49,7 @@ public:
     device_.name = "fake";
     device_.architecture = architecture;
     device_.multiprocessors = 100;
+    device_.shared_bytes_per_block = 163 * 1024;
   }
 
   [[nodiscard]] const DeviceDescription& device() const noexcept override { return device_; }

@@ -168,3 +168,29 @@ TEST_CASE("linear block lists are one-dimensional canvases") {
   CHECK(list.key_canvas == Canvas{1, 1, 2000});
   CHECK(list.key_tile == Tile{1, 1, 128});
 }
+
+TEST_CASE("operators other than attention have the fields that they need, and no others") {
+  for (const char* line :
+       {"pool_tiles:tile=4x4x4,edges=full,dtype=bf16,head_dim=128,layout=raster",
+        "pool_tiles:tile=2x8x8,edges=sized,dtype=fp16,head_dim=64,layout=tiled", "select_tiles:dtype=fp16,head_dim=64",
+        "list_mask:", "transpose_lists:",
+        "video_sparse_attention:tile=4x8x8,blend=coarse,dtype=bf16,head_dim=128,layout=tiled",
+        "attention_forward:pattern=block_list,tile=4x4x4,edges=full,blend=gated,dtype=bf16,head_dim=128,layout=raster"})
+    CHECK(to_string(parse_problem(line)) == line);
+  CHECK(to_string(parse_problem("video_sparse_attention:head_dim=64")) ==
+        "video_sparse_attention:tile=4x4x4,blend=gated,dtype=bf16,head_dim=64,layout=raster");
+  for (const char* line : {"transpose_lists:dtype=bf16", "select_tiles:tile=4x4x4", "pool_tiles:pattern=dense",
+                           "video_sparse_attention:blend=none", "attention_forward:pattern=dense,blend=gated",
+                           "pool_tiles:edges=sized,layout=raster"})
+    CHECK_THROWS_AS(parse_problem(line), Error);
+}
+
+TEST_CASE("an operator of several kernels is prepared as all of them") {
+  const auto variants = closed_variants(parse_problem("video_sparse_attention:tile=4x4x4,edges=full"));
+  REQUIRE(variants.size() == 3);
+  CHECK(to_string(variants[0]) == "pool_tiles:tile=4x4x4,edges=full,dtype=bf16,head_dim=128,layout=raster");
+  CHECK(to_string(variants[1]) == "select_tiles:dtype=bf16,head_dim=128");
+  CHECK(to_string(variants[2]) == "attention_forward:pattern=block_list,tile=4x4x4,edges=full,blend=gated,dtype=bf16,"
+                                  "head_dim=128,layout=raster");
+  CHECK(closed_variants(parse_problem("video_sparse_attention:layout=tiled")).size() == 7);
+}

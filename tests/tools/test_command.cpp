@@ -89,6 +89,39 @@ TEST_CASE("attend runs generated kernels in the emulator; a second run finds the
   }
 }
 
+TEST_CASE("attend and bench compute video sparse attention, mask draws its selection") {
+  const CommandLine command;
+  write_video(command);
+  const std::string ungated = "video_sparse_attention:tile=4x4x4,blend=coarse,dtype=bf16,head_dim=64,layout=raster";
+  for (const char* device : {"reference", "emulator"}) {
+    const CommandResult result =
+        command.run(attend(ungated, fmt::format("--device {} --sparsity 0.5 --check --also-dense --json", device)));
+    CAPTURE(result.error);
+    REQUIRE(result.status == 0);
+    CHECK(result.json().at("kept_blocks") == 0.5);
+    CHECK(result.json().at("relative_l2_error").get<double>() < 6e-3);
+    CHECK(result.json().at("dense_relative_l2_error").get<double>() > 6e-3);
+  }
+  const CommandResult gated = command.run(attend("video_sparse_attention:head_dim=64", "--topk 1 --device reference"));
+  CHECK(gated.status == 2);
+  CHECK(gated.error.find("no tensor 'gate'") != std::string::npos);
+  CHECK(command.run(attend(ungated, "--topk 5 --device reference")).status == 1); // 4 tiles
+  CHECK(command.run(attend("pool_tiles:head_dim=64", "--device reference")).status == 2);
+
+  const CommandResult bench = command.run("bench video_sparse_attention:head_dim=64 --canvas 4x8x8 --heads 1 --topk 2 "
+                                          "--device emulator --rounds 1 --warm-up 0 --json");
+  CAPTURE(bench.error);
+  REQUIRE(bench.status == 0);
+  for (const char* stage : {"whole", "pool and select", "select", "fine, blended", "fine alone", "dense"})
+    CHECK(bench.json().at("stages").at(stage).at("milliseconds").get<double>() > 0);
+  CHECK(bench.json().contains("dense_is_faster"));
+
+  const CommandResult mask = command.run(fmt::format("mask {} --input in.safetensors --topk 1 --text", ungated));
+  CAPTURE(mask.error);
+  REQUIRE(mask.status == 0);
+  CHECK(std::count(mask.out.begin(), mask.out.end(), '#') == 4); // a tile for each of the four
+}
+
 TEST_CASE("attend takes plain and tiled tensors, text, windows per head, and lists from files") {
   const CommandLine command;
   const auto succeeds = [&](const std::string& line) {

@@ -1,6 +1,8 @@
 // From a consumer's registers to the output tensor: normalise, write the log-sum-exp, store the rows as a box.
 #pragma once
 
+#include "device/matrix.cuh"
+#include "kernels/blend.cuh"
 #include "kernels/sm90/boxes.cuh"
 #include "kernels/sm90/softmax.cuh"
 
@@ -52,13 +54,46 @@ TILEWRIGHT_DEVICE void store_result(const KernelArguments& arguments, const Shar
     return TileRows<QueryTile>::has_prefix && factor == 0.f ? 0.f : state.output[i] * factor;
   };
   const int row = warp * 16 + lane % 16; // store_matrices: lanes give the addresses of rows, 8 for each matrix
+  const auto stage_output = [&] {
 #pragma unroll
-  for (int column = 0; column < output_registers; column += 8) { // registers: 16 columns of two rows
-    const int chunk = column / 4 + lane / 16;
-    store_matrices(staging.chunk(row, chunk), pack<Element>(normalised(column), normalised(column + 1)),
-                   pack<Element>(normalised(column + 2), normalised(column + 3)),
-                   pack<Element>(normalised(column + 4), normalised(column + 5)),
-                   pack<Element>(normalised(column + 6), normalised(column + 7)));
+    for (int column = 0; column < output_registers; column += 8) { // registers: 16 columns of two rows
+      const int chunk = column / 4 + lane / 16;
+      store_matrices(staging.chunk(row, chunk), pack<Element>(normalised(column), normalised(column + 1)),
+                     pack<Element>(normalised(column + 2), normalised(column + 3)),
+                     pack<Element>(normalised(column + 4), normalised(column + 5)),
+                     pack<Element>(normalised(column + 6), normalised(column + 7)));
+    }
+  };
+  if constexpr (config::blend) {
+    if (p.blend.fine != nullptr) {
+      stage_output();
+      synchronize_warp();
+      store_staged_rows(p.blend.fine, p.blend.fine_strides, staging, query, warp * 16, first_row + warp * 16, 16);
+      synchronize_warp(); // before the gate takes its place
+    }
+    if constexpr (config::blend_gated) {
+      load_gate(staging, p.blend, query, warp * 16, first_row + warp * 16, 16);
+    }
+    const float* coarse = coarse_row(p.blend, query) + lane % 4 * 2;
+#pragma unroll
+    for (int column = 0; column < output_registers; column += 8) {
+      const int chunk = column / 4 + lane / 16;
+      uint32_t gate[4] = {}, pairs[4];
+      if constexpr (config::blend_gated) {
+        load_matrices(gate, staging.chunk(row, chunk));
+        synchronize_warp(); // all have read what is written over
+      }
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const bool padding = TileRows<QueryTile>::has_prefix && inverse[i % 2] == 0.f;
+        const uint32_t pair = blended(normalised(column + 2 * i), normalised(column + 2 * i + 1), gate[i],
+                                      coarse + (column / 4 + i / 2) * 8);
+        pairs[i] = padding ? 0u : pair;
+      }
+      store_matrices(staging.chunk(row, chunk), pairs[0], pairs[1], pairs[2], pairs[3]);
+    }
+  } else {
+    stage_output();
   }
   fence_shared_for_copies();
   synchronize_consumer(consumer);

@@ -1,4 +1,4 @@
-// Query blocks without work: their rows get output 0 and log-sum-exp -inf.
+// Query blocks without work: their rows get output 0, or what it is blended with, and log-sum-exp -inf.
 #pragma once
 
 #include "kernels/sm90/epilogue.cuh"
@@ -17,7 +17,16 @@ TILEWRIGHT_DEVICE void clear_rows(const AttentionParameters& p, const QueryBlock
     if (!has_memory(query, row, p.query_grid)) {
       continue;
     }
-    store_global(output + query.token(row) * p.output_strides.token + chunk * QueryShared::chunk_elements, Bytes16{});
+    Bytes16 result{};
+    if constexpr (config::blend) {
+      if (p.blend.fine != nullptr) {
+        store_global(row_chunk(p.blend.fine, p.blend.fine_strides, query, row, chunk), Bytes16{});
+      }
+      if (query.valid(row)) {
+        result = coarse_chunk(p.blend, query, row, chunk);
+      }
+    }
+    store_global(output + query.token(row) * p.output_strides.token + chunk * QueryShared::chunk_elements, result);
     if (chunk == 0 && p.log_sum_exp != nullptr) {
       store_global(p.log_sum_exp + query.batch * p.log_sum_exp_batch_stride + query.head * p.log_sum_exp_head_stride +
                        query.token(row),

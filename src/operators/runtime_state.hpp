@@ -1,0 +1,67 @@
+// What a runtime holds: its device, its options, and the kernels that it has prepared.
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <shared_mutex>
+#include <span>
+#include <unordered_map>
+#include <utility>
+
+#include "driver/executor.hpp"
+#include "schedule/heuristic.hpp"
+#include "schedule/tile_kernels.hpp"
+#include "support/hash.hpp"
+#include <tilewright/runtime.hpp>
+
+namespace tilewright {
+
+namespace operators {
+
+/// A closed problem, ready to launch.
+struct Prepared {
+  Spec spec;
+  std::shared_ptr<const Kernel> kernel;
+};
+
+struct ProblemHash {
+  std::size_t operator()(const Problem& problem) const noexcept {
+    return support::hash64(std::as_bytes(std::span(&problem, 1)));
+  }
+};
+
+} // namespace operators
+
+struct Runtime::State {
+  State(std::shared_ptr<Executor> given, RuntimeOptions given_options)
+      : executor(std::move(given)), options(std::move(given_options)) {}
+
+  Spec spec_of(const Problem& problem) const {
+    const Architecture& gpu = executor->device().architecture;
+    // The options' family and schedule are attention's; the small kernels have one of each.
+    if (schedule::tile_kernels::is_one(problem.op))
+      return schedule::default_spec(problem, gpu);
+    return options.schedule ? schedule::insisted_spec(problem, gpu, *options.schedule)
+                            : schedule::default_spec(problem, gpu, options.family);
+  }
+
+  /// By value: a call that meets another thread's insertion keeps its kernel alive.
+  operators::Prepared prepared(const Problem& problem, Stream stream) {
+    {
+      const std::shared_lock lock(mutex);
+      if (const auto found = by_problem.find(problem); found != by_problem.end())
+        return found->second;
+    }
+    operators::Prepared made{spec_of(problem), nullptr};
+    made.kernel = executor->kernel(made.spec, stream);
+    const std::unique_lock lock(mutex);
+    return by_problem.try_emplace(problem, std::move(made)).first->second;
+  }
+
+  std::shared_ptr<Executor> executor;
+  RuntimeOptions options;
+  std::shared_mutex mutex;
+  std::unordered_map<Problem, operators::Prepared, operators::ProblemHash> by_problem;
+};
+
+} // namespace tilewright

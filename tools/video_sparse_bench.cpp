@@ -1,0 +1,132 @@
+#include "video_sparse_bench.hpp"
+
+#include <algorithm>
+#include <functional>
+
+#include <fmt/format.h>
+
+#include "bench_times.hpp"
+#include "progress.hpp"
+
+namespace tilewright::tools {
+namespace {
+
+/// The stages, each measured on its own in turn with the others.
+struct Stage {
+  const char* name;
+  std::function<void()> run;
+  std::vector<double> times;
+};
+
+nlohmann::json times_of(const Times& times) {
+  return {{"milliseconds", times.median}, {"milliseconds_quartiles", {times.lower_quartile, times.upper_quartile}}};
+}
+
+/// 4 * head_dim * valid query-key pairs of lists as long as the call's.
+double fine_flops(const VideoSparseInput& input) {
+  const HostLists& lists = input.base.relation.lists;
+  const problem::Tiling queries(input.call.canvas, input.call.tile);
+  const problem::Tiling keys(input.call.key_canvas.value_or(input.call.canvas), input.call.tile);
+  double pairs = 0;
+  for (std::int64_t batch = 0; batch < lists.batch; ++batch)
+    for (std::int64_t head = 0; head < lists.heads; ++head)
+      for (std::int64_t query = 0; query < lists.query_tiles; ++query) {
+        std::int64_t valid_keys = 0;
+        for (const std::int32_t key : lists.list(batch, head, query))
+          valid_keys += keys.valid_tokens(key);
+        pairs += static_cast<double>(queries.valid_tokens(query)) * static_cast<double>(valid_keys);
+      }
+  return 4 * static_cast<double>(input.call.q.extents[3]) * pairs;
+}
+
+} // namespace
+
+VideoSparseTimes bench_video_sparse(Device& device, const VideoSparseInput& input, const BenchSettings& settings) {
+  if (!device.runtime())
+    throw UsageError("--device reference is given", "video_sparse_attention is measured on a GPU or in the emulator",
+                     "use --device cuda or --device emulator");
+  Runtime& runtime = *device.runtime();
+  VideoSparseTimes result;
+  const VideoSparseAttention call = device.place(input.call);
+  result.preparation = device.prepare(call);
+  const VideoSparseWorkspace workspace = runtime.workspace_of(call);
+  result.workspace_bytes = workspace.bytes;
+
+  SelectTiles select;
+  select.query_means = workspace.pooled_query;
+  select.key_means = workspace.pooled_key;
+  select.value_means = workspace.pooled_value;
+  select.counts = workspace.counts;
+  select.indices = workspace.indices;
+  select.coarse_output = workspace.coarse_output;
+  select.coarse_lse = workspace.coarse_lse;
+  select.workspace = workspace.strips;
+  select.workspace_bytes = workspace.strip_bytes;
+  BlockList lists{.canvas = call.canvas, .tile = call.tile};
+  lists.key_canvas = call.key_canvas;
+  lists.counts = workspace.counts;
+  lists.indices = workspace.indices;
+  AttentionForward fine{.q = call.q, .k = call.k, .v = call.v, .out = call.out, .lse = call.lse, .layout = call.layout};
+  AttentionForward blended = fine;
+  blended.coarse = workspace.coarse_output;
+  blended.gate = call.gate;
+  std::vector<Stage> stages{
+      {"whole", [&] { runtime.video_sparse_attention(call); }, {}},
+      {"pool and select", [&] { runtime.video_sparse_selection(call); }, {}},
+      {"select", [&] { runtime.select_tiles(select); }, {}},
+      {"fine, blended", [&] { runtime.attention_forward(blended, lists); }, {}},
+      {"fine alone", [&] { runtime.attention_forward(fine, lists); }, {}},
+  };
+  if (settings.dense)
+    stages.push_back({"dense", [&] { runtime.attention_forward(fine, Dense{}); }, {}});
+
+  const Progress progress("measuring on " + device.name());
+  for (Stage& stage : stages)
+    stage.run(); // compiles; the first one fills the workspace for the others
+  for (double spent = 0; spent < settings.warm_up_seconds * 1e3;)
+    spent += std::max(device.measure(stages.front().run), 1e-3);
+  L2Flush flush(device);
+  for (int round = 0; round < settings.rounds; ++round)
+    for (Stage& stage : stages) {
+      if (stage.name == std::string_view("dense") && round >= settings.dense_rounds)
+        continue;
+      if (!settings.warm_cache)
+        flush();
+      stage.times.push_back(device.measure(stage.run));
+    }
+  for (Stage& stage : stages)
+    result.stages.emplace_back(stage.name, quartiles(std::move(stage.times)));
+  result.fine_flops = fine_flops(input);
+  return result;
+}
+
+double VideoSparseTimes::median(std::string_view stage) const {
+  const auto found =
+      std::find_if(stages.begin(), stages.end(), [&](const auto& entry) { return entry.first == stage; });
+  return found == stages.end() ? 0 : found->second.median;
+}
+
+std::string VideoSparseTimes::verdict() const {
+  const double dense = median("dense"), whole = median("whole");
+  if (dense == 0)
+    return {};
+  return dense < whole
+             ? fmt::format("dense attention would be faster here: {:.4g} ms instead of {:.4g} ms", dense, whole)
+             : fmt::format("{:.2f} times as fast as dense attention", dense / whole);
+}
+
+nlohmann::json VideoSparseTimes::to_json() const {
+  nlohmann::json json = times_of(stages.front().second);
+  json["problem"] = preparation.problem;
+  json["arch"] = preparation.architecture;
+  json["cache"] = preparation.cached ? "hit" : "miss";
+  json["workspace_bytes"] = workspace_bytes;
+  json["fine_tflops"] = fine_flops / (median("fine, blended") * 1e9);
+  for (const auto& [name, times] : stages)
+    json["stages"][name] = times_of(times);
+  if (median("dense") > 0)
+    json["dense_is_faster"] = median("dense") < median("whole");
+  return json;
+}
+
+} // namespace tilewright::tools
