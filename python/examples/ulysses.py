@@ -2,8 +2,8 @@
 
     torchrun --nproc-per-node 2 python/examples/ulysses.py       # gloo on the CPU; nccl where there are GPUs
 
-Each process holds its share of the video's tokens for all heads. One all-to-all gives it all tokens for its share of the
-heads, in raster order, which is all that our operator needs; a second one takes the result back.
+Each process holds its share of the video's tokens for all heads. One all-to-all gives it all tokens for its share of
+the heads, in raster order, which is all that our operator needs; a second one takes the result back.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Attention processors for Hugging Face diffusers' Wan and HunyuanVideo transformers, on tokens in the model's own order.
+"""Attention processors for Hugging Face diffusers' Wan and HunyuanVideo transformers, tokens in the model's order.
 
 >>> from tilewright.diffusers import use_sliding_tile
 >>> use_sliding_tile(pipe.transformer, windows=(3, 3, 3), tile=(4, 4, 4))
@@ -143,8 +143,8 @@ def _read_text_length(canvas: _Canvas, arguments: tuple[Any, ...], named: dict[s
 def use_sliding_tile(transformer: Any, windows: Any, tile: Any = (4, 4, 4)) -> None:
     """Lets a Wan or HunyuanVideo transformer attend by sliding tiles from now on.
 
-    windows: (t, h, w) in tiles, for all heads or one a head; tile: (t, h, w) in tokens. The canvas follows from the latent
-    of each call. HunyuanVideo's prompt length is read once a step from the mask, which synchronises once a step; prompts of
+    windows: (t, h, w) in tiles, for all heads or one a head; tile: (t, h, w) in tokens. The canvas follows from the
+    latent of each call. HunyuanVideo's prompt length is read from the mask, which synchronises once a step; prompts of
     one batch must have one length.
     """
     name = type(transformer).__name__
