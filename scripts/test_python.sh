@@ -23,7 +23,7 @@ fi
 
 # Optimised lightly and in a folder that stays: CI's time goes into tests. `pip install .` builds a release.
 PATH="$venv/bin:$PATH" CXXFLAGS=-O1 "$venv/bin/pip" wheel --quiet --no-build-isolation --no-deps --wheel-dir "$wheels" \
-  --config-settings "build-dir=$folder/{wheel_tag}" --config-settings cmake.build-type= .
+  --config-settings "build-dir=$folder/{wheel_tag}" --config-settings cmake.build-type=None .
 "$venv/bin/auditwheel" show "$wheels"/tilewright-*.whl | tee "$folder/audit.txt"
 # What the wheel may ask of a machine: glibc and the compiler's run-time libraries.
 "$venv/bin/python" python/tests/audit_wheel.py "$wheels"/tilewright-*.whl
