@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# install_torch.sh BIN: PyTorch for tests on the CPU, into the virtual environment of BIN. PyPI's PyTorch is built for CUDA and
+# install_torch.sh BIN: PyTorch and diffusers for tests on the CPU, into the virtual environment of BIN. PyPI's PyTorch is built for CUDA and
 # its libraries must load even where there is no GPU: of NVIDIA's wheels only those are installed whose libraries are missing.
 set -euo pipefail
 bin=$1
 "$bin/pip" install --quiet --no-deps 'torch==2.11.0'
-"$bin/pip" install --quiet 'filelock' 'typing-extensions>=4.10' 'sympy>=1.13.3' networkx jinja2 fsspec 'setuptools<82'
+"$bin/pip" install --quiet 'filelock' 'typing-extensions>=4.10' 'sympy>=1.13.3' networkx jinja2 fsspec 'setuptools<82' diffusers
 libraries=$("$bin/python" -c 'import sysconfig; print(sysconfig.get_path("platlib"))')/torch/lib
 declare -A packages=(
   [libcublas.so.13]='nvidia-cublas==13.1.*' [libcublasLt.so.13]='nvidia-cublas==13.1.*'

@@ -9,8 +9,8 @@ diffusers = pytest.importorskip("diffusers", reason="SKIP: diffusers is not inst
 
 from tilewright.diffusers import use_sliding_tile  # noqa: E402
 
-# Two layers in bf16: attention's output is rounded once (2^-9) on both sides, and grows through two layers.
-TOLERANCE = 0.05
+# Two layers in bf16: attention's output is rounded on both sides: a few steps of 2^-8.
+TOLERANCE = 2**-6
 
 
 def wan():
@@ -75,4 +75,4 @@ def test_windows_that_see_everything_match_the_models_own_attention(build):
         torch.testing.assert_close(out, expected, atol=TOLERANCE, rtol=TOLERANCE)
         use_sliding_tile(model, windows=(1, 1, 1), tile=(4, 4, 4))
         narrow = model(**call, return_dict=False)[0]
-        assert (narrow - expected).abs().max() > TOLERANCE, "a narrow window changes nothing: it is not in use"
+        assert (narrow - expected).abs().max() > 2 * TOLERANCE, "a narrow window changes nothing: it is not in use"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any
 
 import torch
 
@@ -89,24 +89,32 @@ def _three(values: Any) -> Any:
     return tuple(values)
 
 
-@torch.library.custom_op("tilewright::attention_forward", mutates_args=())  # type: ignore[untyped-decorator]
+# Written out: PyTorch 2.4 does not infer a schema from these annotations.
+_SCHEMA = (
+    "(Tensor q, Tensor k, Tensor v, str layout, float? scale, str pattern, SymInt[] canvas, SymInt[] tile, "
+    "SymInt[] windows, SymInt? text_length, Tensor? counts=None, Tensor? indices=None, SymInt[]? key_canvas=None, "
+    "SymInt[]? key_tile=None, Tensor? query_sizes=None, Tensor? key_sizes=None) -> (Tensor, Tensor)"
+)
+
+
+@torch.library.custom_op("tilewright::attention_forward", mutates_args=(), schema=_SCHEMA)  # type: ignore[untyped-decorator]
 def _attention_forward(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
     layout: str,
-    scale: Optional[float],  # noqa: UP045 (schemas of PyTorch 2.4 are inferred from these spellings)
+    scale: float | None,
     pattern: str,
     canvas: list[int],
     tile: list[int],
     windows: list[int],
-    text_length: Optional[int],  # noqa: UP045
-    counts: Optional[torch.Tensor] = None,  # noqa: UP045
-    indices: Optional[torch.Tensor] = None,  # noqa: UP045
-    key_canvas: Optional[list[int]] = None,  # noqa: UP045
-    key_tile: Optional[list[int]] = None,  # noqa: UP045
-    query_sizes: Optional[torch.Tensor] = None,  # noqa: UP045
-    key_sizes: Optional[torch.Tensor] = None,  # noqa: UP045
+    text_length: int | None,
+    counts: torch.Tensor | None = None,
+    indices: torch.Tensor | None = None,
+    key_canvas: list[int] | None = None,
+    key_tile: list[int] | None = None,
+    query_sizes: torch.Tensor | None = None,
+    key_sizes: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     from .attention import run_forward
 
