@@ -135,3 +135,25 @@ def test_runtime_names():
         tw.Runtime("emulator:1")
     with pytest.raises(tw.InvalidArgument, match="jit is"):
         tw.Runtime("reference", cache=tw.CacheOptions(jit="never"))
+
+
+def test_configure_chooses_what_cpu_tensors_run_through():
+    from tilewright.runtime import default_runtime
+
+    assert default_runtime(("cpu", 0)).kind == "reference"
+    x = random(np.random.default_rng(5), 1, 64, 1, 64)
+    computed = tw.attention(x, x, x, tw.Dense())
+    try:
+        tw.configure(cpu="emulator")
+        assert default_runtime(("cpu", 0)).kind == "emulator"
+        assert np.abs(tw.attention(x, x, x, tw.Dense()) - computed).max() < TOLERANCE
+    finally:
+        tw.configure(cpu="reference")
+    with pytest.raises(tw.InvalidArgument, match="cpu is 'gpu'"):
+        tw.configure(cpu="gpu")
+
+
+def test_a_gpu_that_is_not_there_is_an_error():
+    with pytest.raises(tw.Error) as caught:
+        tw.Runtime("cuda:63")
+    assert caught.value.code in ("no_device", "invalid_argument")
