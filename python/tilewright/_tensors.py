@@ -20,6 +20,9 @@ def _optional(name: str) -> Any:
 torch = _optional("torch")
 numpy = _optional("numpy")
 
+# What torch.cuda.current_stream wraps in an object, without the object. Not a public name of PyTorch's, so optional.
+_raw_stream = getattr(torch._C, "_cuda_getCurrentRawStream", None) if torch is not None else None
+
 # A torch.Tensor or a numpy.ndarray.
 Tensor = Any
 
@@ -69,8 +72,15 @@ def device_of(tensor: Tensor) -> tuple[str, int]:
     raise invalid(f"a tensor is on device {device}", "cuda and cpu", "move it there")
 
 
+def share_device(q: Tensor, k: Tensor, v: Tensor) -> bool:
+    """Whether all three are torch tensors of one device: the usual case, cheaper to see than require_same_device."""
+    if not (is_torch(q) and is_torch(k) and is_torch(v)):
+        return False
+    return bool(q.device == k.device == v.device)
+
+
 def require_same_device(device: tuple[str, int], tensors: dict[str, Tensor]) -> None:
-    """Raises InvalidArgument, naming the tensor that is elsewhere."""
+    """Raises InvalidArgument, naming the tensor that is elsewhere. See share_device for the usual case."""
     for name, tensor in tensors.items():
         if device_of(tensor) != device:
             raise invalid(
@@ -98,5 +108,7 @@ def current_stream(device: tuple[str, int]) -> int:
     """The handle of PyTorch's current stream on this device; 0 on the CPU."""
     if device[0] != "cuda":
         return 0
+    if _raw_stream is not None:
+        return int(_raw_stream(device[1]))
     handle: int = torch.cuda.current_stream(device[1]).cuda_stream
     return handle

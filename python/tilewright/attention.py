@@ -41,10 +41,9 @@ def run_forward(
 ) -> None:
     """Enqueues the forward operator on the current stream, which writes out and lse. Knows nothing of gradients."""
     device = _tensors.device_of(q)
-    others = {"k": k, "v": v, "out": out}
-    if isinstance(pattern, BlockList):
-        others.update(pattern.tensors())
-    _tensors.require_same_device(device, others)
+    lists = pattern.tensors() if isinstance(pattern, BlockList) else {}
+    if lists or not _tensors.share_device(q, k, v):
+        _tensors.require_same_device(device, {"k": k, "v": v} | lists)
     chosen = runtime or default_runtime(device)
     if (chosen.kind == "cuda") != (device[0] == "cuda"):
         raise invalid(f"q is on {device[0]} and the runtime is {chosen!r}", "a runtime of q's device", "move q, k, v")
