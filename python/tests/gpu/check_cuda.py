@@ -245,7 +245,10 @@ def host_overhead():
     views = [_tensors.view(t) for t in (x, x, x, out)]
     stream = _tensors.current_stream(("cuda", 0))
     native = microseconds(lambda: _native.attention_forward(engine, *views, None, pattern._native, False, None, stream))
-    return f"host time a call: attention() {direct:.1f}, registered operator {registered:.1f}, native call {native:.1f}, add_ {launch:.1f} us"
+    return (
+        f"host time a call: attention() {direct:.1f}, registered operator {registered:.1f}, "
+        f"native call {native:.1f}, add_ {launch:.1f} us"
+    )
 
 
 @check
