@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 packages=(g++ cmake make libfmt-dev nlohmann-json3-dev libxxhash-dev libboost-context-dev libpng-dev libcli11-dev
-          doctest-dev libbenchmark-dev python3-venv)
+          doctest-dev libbenchmark-dev python3-venv python3-dev)
 missing=()
 for package in "${packages[@]}"; do
   dpkg-query --show --showformat='${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")

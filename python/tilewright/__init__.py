@@ -1,0 +1,28 @@
+"""Fast sparse attention for video models, generated at run time.
+
+>>> import tilewright
+>>> pattern = tilewright.SlidingTile(canvas=(30, 48, 80), windows=(3, 3, 3), tile=(6, 8, 8), text_length=256)
+>>> out = tilewright.attention(q, k, v, pattern)  # [batch, tokens, heads, head_dim], as the model has them
+"""
+
+from .attention import attention, prepare, problem_of
+from .errors import Error, InvalidArgument, Unsupported
+from .patterns import BlockList, Dense, Pattern, SlidingTile
+from .runtime import CacheOptions, Runtime, configure
+
+__version__ = "0.1.0"
+__all__ = [
+    "BlockList",
+    "CacheOptions",
+    "Dense",
+    "Error",
+    "InvalidArgument",
+    "Pattern",
+    "Runtime",
+    "SlidingTile",
+    "Unsupported",
+    "attention",
+    "configure",
+    "prepare",
+    "problem_of",
+]
