@@ -123,6 +123,6 @@ void check_problems(Family family, RandomLimits limits) {
 
 } // namespace
 
-TEST_CASE("random backward problems, generic family") { check_problems(Family::sm80, {}); }
+TEST_CASE("random backward problems of the generic family") { check_problems(Family::sm80, {}); }
 
-TEST_CASE("random backward problems, Hopper family") { check_problems(Family::sm90, {.any_strides = false}); }
+TEST_CASE("random backward problems of the Hopper family") { check_problems(Family::sm90, {.any_strides = false}); }
