@@ -59,6 +59,16 @@ void compile_all(const char* architecture, Family family, Types types = Types::a
                       milliseconds[milliseconds.size() / 2], milliseconds.back()));
 }
 
+/// The backward kernels that need most registers: wide heads, tiles that are not whole.
+std::vector<Problem> backward_problems() {
+  std::vector<Problem> problems;
+  for (const Problem& forward : testing::all_closed_problems())
+    if (forward.head_dim == 128 && forward.edges != Edges::full)
+      for (const Problem& step : backward_steps(forward))
+        problems.push_back(step);
+  return problems;
+}
+
 } // namespace
 
 TEST_CASE("default kernels compile: sm_80") { compile_all("sm_80", Family::sm80); }
@@ -81,4 +91,8 @@ TEST_CASE("video sparse attention's default kernels compile: sm_90a") {
 }
 TEST_CASE("video sparse attention's default kernels compile: sm_120") {
   compile_all("sm_120", Family::sm80, Types::bf16, testing::video_sparse_problems());
+}
+
+TEST_CASE("default backward kernels compile: sm_80") {
+  compile_all("sm_80", Family::sm80, Types::bf16, backward_problems());
 }
