@@ -14,11 +14,14 @@ namespace tilewright {
 /// One kernel each, but for those at the end, which launch several of the others.
 enum class Operator : std::uint8_t {
   attention_forward,
-  pool_tiles,             // the means of each tile's tokens
-  select_tiles,           // coarse attention over the means, and which key tiles each query tile chooses
-  list_mask,              // block lists out of a mask
-  transpose_lists,        // which query tiles list a key tile
-  video_sparse_attention, // pool_tiles, select_tiles, attention_forward
+  attention_backward_delta, // what each query row contributes to the gradients: from out, dout and lse
+  attention_backward_key,   // dk and dv
+  attention_backward_query, // dq
+  pool_tiles,               // the means of each tile's tokens
+  select_tiles,             // coarse attention over the means, and which key tiles each query tile chooses
+  list_mask,                // block lists out of a mask
+  transpose_lists,          // which query tiles list a key tile
+  video_sparse_attention,   // pool_tiles, select_tiles, attention_forward
 };
 enum class PatternKind : std::uint8_t { dense, sliding_tile, block_list };
 
@@ -86,6 +89,15 @@ Problem parse_problem(std::string_view line);
 
 /// Throws invalid_argument or unsupported where no kernel computes this problem on any architecture.
 void validate(const Problem& problem);
+
+/// Whether the operator is a step of the backward pass.
+constexpr bool is_backward(Operator op) noexcept {
+  return op == Operator::attention_backward_delta || op == Operator::attention_backward_key ||
+         op == Operator::attention_backward_query;
+}
+
+/// The steps of the backward pass of a forward problem, in the order in which they run.
+std::vector<Problem> backward_steps(const Problem& forward);
 
 /// The problem with every open property decided, in all ways, and in place of an operator of several kernels their
 /// problems: what prepare() compiles.

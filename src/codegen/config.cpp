@@ -42,8 +42,10 @@ void add_problem(Constants& constants, const Spec& spec) {
   constants.boolean("dense", dense);
   constants.boolean("text", problem.text == Text::present);
   constants.boolean("edges_full", problem.edges == Edges::full);
-  constants.boolean("blend", problem.blend != Blend::none);
-  constants.boolean("blend_gated", problem.blend == Blend::gated);
+  if (problem.op == Operator::attention_forward) {
+    constants.boolean("blend", problem.blend != Blend::none);
+    constants.boolean("blend_gated", problem.blend == Blend::gated);
+  }
   if (problem.pattern == PatternKind::block_list) {
     constants.boolean("edges_sized", problem.edges == Edges::sized);
   }
@@ -51,6 +53,22 @@ void add_problem(Constants& constants, const Spec& spec) {
     constants.boolean("window_per_head", problem.window == Extent3{});
     constants.extent("window", problem.window);
   }
+}
+
+/// The constants of the backward kernels.
+void add_backward_schedule(Constants& constants, const Spec& spec) {
+  const Schedule& schedule = spec.schedule;
+  constants.integer("block_q", schedule.block_q);
+  constants.integer("block_k", schedule.block_k);
+  if (schedule.family == Family::sm80) {
+    constants.integer("warps", schedule.warps);
+    constants.integer("blocks_per_processor", schedule.blocks_per_processor);
+  }
+  if (spec.problem.op == Operator::attention_backward_delta) {
+    return; // no shared memory
+  }
+  constants.integer("stages", schedule.stages);
+  constants.integer("shared_bytes", schedule::shared_memory_bytes(spec.problem, schedule));
 }
 
 void add_schedule(Constants& constants, const Spec& spec) {
@@ -115,6 +133,9 @@ std::vector<Constant> constants_of(const Spec& spec) {
   if (spec.problem.op == Operator::attention_forward) {
     add_problem(constants, spec);
     add_schedule(constants, spec);
+  } else if (is_backward(spec.problem.op)) {
+    add_problem(constants, spec);
+    add_backward_schedule(constants, spec);
   } else {
     add_tile_kernel(constants, spec);
   }

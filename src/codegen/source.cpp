@@ -13,6 +13,7 @@ namespace {
 
 constexpr std::string_view config_name = "config.cuh";
 constexpr std::string_view pattern_name = "pattern.cuh";
+constexpr std::string_view inverse_pattern_name = "inverse_pattern.cuh";
 constexpr std::string_view device_prefix = "device/";
 constexpr std::string_view emulator_prefix = "emulator/";
 constexpr std::string_view constant_prefix = "config::";
@@ -26,14 +27,20 @@ std::string kernel_template(const Spec& spec) {
   return fmt::format("kernels/{}_{}.cu", to_string(spec.problem.op), to_string(spec.schedule.family));
 }
 
-std::string_view pattern_template(PatternKind pattern) {
+/// The file that a kernel means by pattern.cuh (the key blocks of a query block), and by inverse_pattern.cuh (the query
+/// blocks of a key block, which the backward pass walks through).
+struct PatternTemplates {
+  std::string_view forward, inverse;
+};
+
+PatternTemplates pattern_templates(PatternKind pattern) {
   switch (pattern) {
   case PatternKind::dense:
-    return "patterns/dense.cuh";
+    return {"patterns/dense.cuh", "patterns/dense_inverse.cuh"};
   case PatternKind::sliding_tile:
-    return "patterns/sliding_tile.cuh";
+    return {"patterns/sliding_tile.cuh", "patterns/sliding_tile_inverse.cuh"};
   case PatternKind::block_list:
-    return "patterns/block_list.cuh";
+    return {"patterns/block_list.cuh", "patterns/block_list_inverse.cuh"};
   }
   throw Error(ErrorCode::internal, "unknown pattern", "dense, sliding_tile or block_list", "report this");
 }
@@ -46,9 +53,10 @@ bool is_identifier_character(char c) {
 class Flattener {
 public:
   Flattener(const Spec& spec, std::string config, Target target)
-      : pattern_(pattern_template(spec.problem.pattern)), config_(std::move(config)), target_(target) {}
+      : pattern_(pattern_templates(spec.problem.pattern)), config_(std::move(config)), target_(target) {}
 
-  void append(std::string_view name) {
+  void append(std::string_view included_as) {
+    const std::string_view name = resolved(included_as);
     if (!seen_.emplace(name).second) {
       return;
     }
@@ -91,9 +99,7 @@ private:
       return config_;
     }
     std::optional<std::string> text;
-    if (name == pattern_name) {
-      text = find_template(pattern_);
-    } else if (target_ == Target::emulator && name.starts_with(device_prefix)) {
+    if (target_ == Target::emulator && name.starts_with(device_prefix)) {
       text = find_template(std::string(emulator_prefix) + std::string(name.substr(device_prefix.size())));
     }
     if (!text) {
@@ -106,9 +112,12 @@ private:
     return *text;
   }
 
-  void mark(std::size_t line, std::string_view name) {
-    text_ += fmt::format("#line {} \"{}\"\n", line, name == pattern_name ? pattern_ : name);
+  /// The file that stands behind the two names that depend on the pattern.
+  [[nodiscard]] std::string_view resolved(std::string_view name) const {
+    return name == pattern_name ? pattern_.forward : name == inverse_pattern_name ? pattern_.inverse : name;
   }
+
+  void mark(std::size_t line, std::string_view name) { text_ += fmt::format("#line {} \"{}\"\n", line, name); }
 
   void collect_constants(std::string_view name, const std::string& text) {
     if (name == config_name) {
@@ -124,7 +133,7 @@ private:
     }
   }
 
-  std::string_view pattern_;
+  PatternTemplates pattern_;
   std::string config_;
   Target target_;
   std::string text_;

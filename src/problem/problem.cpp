@@ -1,6 +1,7 @@
 #include <tilewright/problem.hpp>
 
 #include <algorithm>
+#include <iterator>
 #include <limits>
 #include <span>
 
@@ -16,10 +17,15 @@ namespace {
 using problem::name_of;
 using problem::Named;
 
-constexpr Named<Operator> operators[] = {
-    {Operator::attention_forward, "attention_forward"}, {Operator::pool_tiles, "pool_tiles"},
-    {Operator::select_tiles, "select_tiles"},           {Operator::list_mask, "list_mask"},
-    {Operator::transpose_lists, "transpose_lists"},     {Operator::video_sparse_attention, "video_sparse_attention"}};
+constexpr Named<Operator> operators[] = {{Operator::attention_forward, "attention_forward"},
+                                         {Operator::attention_backward_delta, "attention_backward_delta"},
+                                         {Operator::attention_backward_key, "attention_backward_key"},
+                                         {Operator::attention_backward_query, "attention_backward_query"},
+                                         {Operator::pool_tiles, "pool_tiles"},
+                                         {Operator::select_tiles, "select_tiles"},
+                                         {Operator::list_mask, "list_mask"},
+                                         {Operator::transpose_lists, "transpose_lists"},
+                                         {Operator::video_sparse_attention, "video_sparse_attention"}};
 constexpr Named<PatternKind> patterns[] = {{PatternKind::dense, "dense"},
                                            {PatternKind::sliding_tile, "sliding_tile"},
                                            {PatternKind::block_list, "block_list"}};
@@ -35,10 +41,16 @@ constexpr std::string_view field_names[] = {"pattern", "tile",  "key_tile", "win
 
 /// The fields of an operator's line, in their order.
 std::span<const std::string_view> fields_of(Operator op) {
+  static constexpr std::string_view backward[] = {"pattern", "tile",  "key_tile", "window", "text",
+                                                  "edges",   "dtype", "head_dim", "layout"};
   static constexpr std::string_view pool[] = {"tile", "edges", "dtype", "head_dim", "layout"};
   static constexpr std::string_view select[] = {"dtype", "head_dim"};
   static constexpr std::string_view whole[] = {"tile", "edges", "blend", "dtype", "head_dim", "layout"};
   switch (op) {
+  case Operator::attention_backward_delta:
+  case Operator::attention_backward_key:
+  case Operator::attention_backward_query:
+    return backward;
   case Operator::pool_tiles:
     return pool;
   case Operator::select_tiles:
@@ -250,6 +262,17 @@ void validate(const Problem& problem) {
            fmt::format("full, clipped for pattern={},layout={}", name_of(patterns, problem.pattern),
                        name_of(layouts, problem.layout)),
            "use pattern=block_list with layout=tiled, or let the canvas give the sizes");
+}
+
+std::vector<Problem> backward_steps(const Problem& forward) {
+  std::vector<Problem> steps;
+  for (const auto& [op, name] : operators)
+    if (is_backward(op)) {
+      steps.push_back(forward);
+      steps.back().op = op;
+      steps.back().blend = Blend::none;
+    }
+  return steps;
 }
 
 std::vector<Problem> closed_variants(const Problem& problem) {

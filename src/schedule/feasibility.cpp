@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include "schedule/backward.hpp"
 #include "schedule/hopper.hpp"
 #include "schedule/reasons.hpp"
 #include "schedule/tile_kernels.hpp"
@@ -83,7 +84,9 @@ std::optional<ProcessorLimits> limits_of(const Architecture& architecture) noexc
   return std::nullopt;
 }
 
-bool family_available(Family family, const Problem&) noexcept { return family != Family::automatic; }
+bool family_available(Family family, const Problem& problem) noexcept {
+  return family == Family::sm80 || (family == Family::sm90 && !is_backward(problem.op));
+}
 
 Architecture target_of(Family family, const Architecture& gpu) noexcept {
   return {gpu.major, gpu.minor, family == Family::sm90 ? 'a' : char{0}};
@@ -97,12 +100,16 @@ std::int32_t shared_memory_bytes(const Problem& problem, const Schedule& schedul
   if (schedule.family != Family::sm80)
     throw Error(ErrorCode::unsupported, fmt::format("the schedule's family is {}", to_string(schedule.family)),
                 "allowed: sm80, sm90", "choose a family that has a kernel");
+  if (is_backward(problem.op))
+    return backward::shared_memory_bytes(problem, schedule);
   const std::int32_t rows = schedule.block_q + 2 * schedule.stages * schedule.block_k; // queries, keys and values
   constexpr std::int32_t bookkeeping_bytes = 512; // key masks and the parked walk; the kernel checks that they fit
   return rows * problem.head_dim * element_bytes + bookkeeping_bytes;
 }
 
 std::int32_t least_registers(const Problem& problem, const Schedule& schedule) noexcept {
+  if (is_backward(problem.op))
+    return backward::least_registers(problem, schedule);
   constexpr std::int32_t everything_else = 24; // operand fragments, row maxima and sums, addresses, counters
   const std::int32_t rows = schedule.block_q / schedule.warps;
   constexpr std::int32_t step_keys = 32; // keys whose scores are in registers at a time
@@ -131,7 +138,10 @@ std::vector<std::string> reasons_against(const Problem& problem, const Schedule&
     reasons.add_if(true, "family sm90 needs compute capability 9.0 (sm_90a), this is {}", to_string(gpu));
     return reasons.take();
   }
-  add_shape_reasons(reasons, problem, schedule);
+  if (is_backward(problem.op))
+    backward::add_shape_reasons(reasons, problem, schedule);
+  else
+    add_shape_reasons(reasons, problem, schedule);
   if (reasons.empty())
     add_resource_reasons(reasons, problem, schedule, *limits);
   return reasons.take();

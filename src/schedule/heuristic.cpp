@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include "schedule/backward.hpp"
 #include "schedule/feasibility.hpp"
 #include "schedule/hopper.hpp"
 #include "schedule/tile_kernels.hpp"
@@ -67,6 +68,11 @@ std::vector<Candidate> candidates(const Problem& problem, const Architecture& gp
   };
   if (tile_kernels::is_one(problem.op)) {
     append(tile_kernels::schedules(problem));
+    return result;
+  }
+  if (is_backward(problem.op)) {
+    if (family == Family::automatic || family == Family::sm80)
+      append(backward::sm80_schedules(problem.op));
     return result;
   }
   if (family == Family::sm90 || (family == Family::automatic && gpu.number() == 90))
