@@ -7,7 +7,7 @@ constexpr std::int32_t element_bytes = 2;
 constexpr std::int32_t warp_size = 32;
 constexpr std::int32_t matrix_rows = 16;         // of mma.sync.m16n8k16
 constexpr std::int32_t statistics_bytes = 2 * 4; // of a query row: exponent and delta, float32
-constexpr std::int32_t bookkeeping_bytes = 512;  // key masks and the parked walk; the kernels check that they fit
+constexpr std::int32_t bookkeeping_bytes = 768;  // key masks and the parked walk; the kernels check that they fit
 constexpr std::int32_t delta_rows = 64;          // of one thread block
 constexpr std::int32_t dense_delta_rows = 128;   // a whole number of statistics rows (row_statistics_multiple)
 
