@@ -63,6 +63,16 @@ VideoSparseResult video_sparse_attention(const VideoSparseAttention& call, const
 /// attention + gate * coarse, as AttentionForward's coarse and gate say, for rows that are not padding.
 void blend_into(std::vector<double>& out, const AttentionForward& call, const BlockList& pattern);
 
+/// Dense row-major float64 gradients, token order of the call's layout; 0 for padding rows.
+struct Gradients {
+  std::vector<double> dq;     // [batch, heads, query tokens, head_dim]
+  std::vector<double> dk, dv; // [batch, kv heads, key tokens, head_dim]
+};
+
+/// The gradients of sum(dout * attention_forward(q, k, v)), from the chain rule: out, lse, dq, dk and dv of the call
+/// are not looked at.
+Gradients attention_backward(const AttentionBackward& call, const Pattern& pattern, int threads = 0);
+
 /// Query-key pairs that the pattern keeps, over all heads and batches. Reads block lists, but not q, k and v, whose
 /// pointers may be null.
 double valid_pairs(const AttentionForward& call, const Pattern& pattern);

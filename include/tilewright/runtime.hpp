@@ -38,10 +38,29 @@ struct AttentionForward {
   std::optional<TensorView> coarse{}, gate{}, fine{};
 };
 
+/// The tensors of one backward call: the gradients of a loss with respect to q, k and v, from its gradient with respect
+/// to out.
+///
+/// q, k, v, out, lse, scale, layout  as of the forward call, whose results out and lse (not optional here) are
+/// dout       type and extents of out
+/// dq, dk, dv type and extents of q, k and v: all of their rows are written, 0 where a row is padding, has no keys or
+/// is
+///            seen by no query
+/// workspace  device memory, aligned to 128 bytes, of Runtime::workspace_bytes, for this call alone until it has
+/// finished Gradients are the same bits in every run.
+struct AttentionBackward {
+  TensorView q, k, v, out, dout, lse, dq, dk, dv;
+  Layout layout = Layout::raster;
+  std::optional<float> scale{};
+  void* workspace = nullptr;
+  std::size_t workspace_bytes = 0;
+};
+
 struct RuntimeOptions {
   int device = -1;                    // CUDA ordinal; -1: the calling thread's current device, else 0
   Family family = Family::automatic;  // insist on an attention kernel's family; unsupported says why it is refused
   std::optional<Schedule> schedule{}; // insist on an attention kernel's schedule, for measuring
+  std::optional<Schedule> backward_key_schedule{}, backward_query_schedule{}; // the same for dk and dv, and for dq
   CacheOptions cache{};
   std::function<void(std::string_view)> on_message{}; // warnings in three parts; default: none
 };
@@ -62,6 +81,13 @@ public:
   /// enqueued or written; safe inside graph capture once the problem is prepared.
   void attention_forward(const AttentionForward& call, const Pattern& pattern, Stream stream = nullptr);
 
+  /// dq, dk and dv of attention_forward with the same pattern. As above: throws before anything is enqueued or written;
+  /// safe inside graph capture once prepare_backward has had the problem.
+  void attention_backward(const AttentionBackward& call, const Pattern& pattern, Stream stream = nullptr);
+
+  /// Bytes of the call's workspace; its workspace may still be null. It depends on extents alone.
+  [[nodiscard]] static std::size_t workspace_bytes(const AttentionBackward& call, const Pattern& pattern);
+
   /// Video sparse attention and its parts (tilewright/video_sparse.hpp). As above: they throw before anything is
   /// enqueued or written, and are safe inside graph capture once their problems are prepared.
   void video_sparse_attention(const VideoSparseAttention& call, Stream stream = nullptr);
@@ -80,10 +106,14 @@ public:
 
   /// Compiles, or fetches from the cache, and loads every variant of the problem; launches nothing.
   void prepare(const Problem& problem);
+  /// The same for the backward pass of a forward problem.
+  void prepare_backward(const Problem& forward);
 
   /// The problem of a call, with nothing open. What `attention_forward` looks its kernel up by.
   [[nodiscard]] static Problem problem_of(const AttentionForward& call, const Pattern& pattern);
   [[nodiscard]] static Problem problem_of(const VideoSparseAttention& call);
+  /// The forward problem that the call is the gradient of.
+  [[nodiscard]] static Problem problem_of(const AttentionBackward& call, const Pattern& pattern);
 
   /// The spec that this runtime uses for a closed problem. Throws unsupported with the reasons.
   [[nodiscard]] Spec spec_of(const Problem& problem) const;

@@ -297,6 +297,18 @@ Strides strides_of(const TensorView& tensor, Layout layout) {
   return {stride(tensor, at.batch), stride(tensor, at.head), stride(tensor, at.token)};
 }
 
+void check_gradient(const TensorView& tensor, const char* name, const TensorView& like, const char* like_name,
+                    Layout layout, bool written) {
+  check_tensor(tensor, name, like, layout);
+  for (int i = 0; i < tensor_rank; ++i)
+    if (extent(tensor, i) != extent(like, i))
+      refuse(fmt::format("{} has extent {} in dimension {} and {} has {}", name, extent(tensor, i), i, like_name,
+                         extent(like, i)),
+             fmt::format("the extents of {}", like_name), "check the tensors' shapes");
+  if (written)
+    check_written(tensor, name);
+}
+
 CallShape check_call(const AttentionForward& call, const Pattern& pattern) {
   check_tensor(call.q, "q", call.q, call.layout);
   check_tensor(call.k, "k", call.q, call.layout);

@@ -40,6 +40,10 @@ void check_tile_sizes(const std::optional<TensorView>& sizes, const char* name, 
 void check_lists_of(const TensorView& counts, const TensorView& indices, std::int64_t batch, std::int64_t heads,
                     std::int64_t tiles);
 
+/// A tensor with the type and the extents of another, which has been checked. written: no two elements share memory.
+void check_gradient(const TensorView& tensor, const char* name, const TensorView& like, const char* like_name,
+                    Layout layout, bool written);
+
 /// A tensor's strides by meaning, in elements.
 Strides strides_of(const TensorView& tensor, Layout layout);
 

@@ -31,6 +31,9 @@ float scale_log2_of(std::optional<float> scale, std::int64_t head_dim);
 /// Query blocks of block_q rows in one head: the video's tiles, then the text.
 std::int64_t query_blocks(const LaunchRequest& request, std::int32_t block_q);
 
+/// Throws invalid_argument, naming the argument, where the device cannot read a tensor of the call.
+void check_pointers(const Executor& executor, const AttentionForward& call, const Pattern& pattern);
+
 /// The one of the two that the spec's family names.
 void launch_attention(Executor& executor, const Kernel& kernel, const LaunchRequest& request, Stream stream);
 void launch_sm80(Executor& executor, const Kernel& kernel, const LaunchRequest& request, Stream stream);

@@ -7,7 +7,8 @@
 #include "operators/runtime_state.hpp"
 
 namespace tilewright {
-namespace {
+
+namespace operators {
 
 void check_pointers(const Executor& executor, const AttentionForward& call, const Pattern& pattern) {
   executor.check_pointer(call.q.data, "q");
@@ -30,7 +31,7 @@ void check_pointers(const Executor& executor, const AttentionForward& call, cons
   }
 }
 
-} // namespace
+} // namespace operators
 
 Runtime::Runtime(RuntimeOptions options) {
   auto executor = make_cuda_executor(options.device, options.cache, options.on_message);
@@ -46,7 +47,7 @@ Runtime& Runtime::operator=(Runtime&&) noexcept = default;
 
 void Runtime::attention_forward(const AttentionForward& call, const Pattern& pattern, Stream stream) {
   const operators::CallShape shape = operators::check_call(call, pattern);
-  check_pointers(*state_->executor, call, pattern);
+  operators::check_pointers(*state_->executor, call, pattern);
   if (const auto* lists = std::get_if<BlockList>(&pattern); lists != nullptr && lists->validate_lists)
     operators::check_lists(*state_->executor, *lists, shape, stream);
   const operators::Prepared prepared = state_->prepared(operators::problem_of_checked(call, pattern, shape), stream);

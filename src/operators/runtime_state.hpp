@@ -41,6 +41,14 @@ struct Runtime::State {
     // The options' family and schedule are attention's; the small kernels have one of each.
     if (schedule::tile_kernels::is_one(problem.op))
       return schedule::default_spec(problem, gpu);
+    if (is_backward(problem.op)) {
+      if (problem.op == Operator::attention_backward_delta) // one kernel for all families
+        return schedule::default_spec(problem, gpu);
+      const auto& insisted = problem.op == Operator::attention_backward_key ? options.backward_key_schedule
+                                                                            : options.backward_query_schedule;
+      return insisted ? schedule::insisted_spec(problem, gpu, *insisted)
+                      : schedule::default_spec(problem, gpu, options.family);
+    }
     return options.schedule ? schedule::insisted_spec(problem, gpu, *options.schedule)
                             : schedule::default_spec(problem, gpu, options.family);
   }

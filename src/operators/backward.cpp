@@ -1,0 +1,231 @@
+#include "operators/backward.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include <fmt/format.h>
+
+#include "operators/list_check.hpp"
+#include "operators/runtime_state.hpp"
+#include "operators/tile_calls.hpp"
+#include "problem/relation.hpp"
+#include "schedule/feasibility.hpp"
+#include <tilewright/error.hpp>
+
+namespace tilewright {
+namespace operators {
+namespace {
+
+constexpr std::int64_t workspace_alignment = 128;
+constexpr std::uint32_t warp_size = 32;
+
+constexpr std::int64_t round_up(std::int64_t value, std::int64_t multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+
+/// Hands out parts of the workspace, each aligned.
+class Parts {
+public:
+  explicit Parts(void* base) : base_(reinterpret_cast<std::uintptr_t>(base)) {}
+
+  template <typename Value> Value* take(std::int64_t count) {
+    const std::uintptr_t at = base_ == 0 ? 0 : base_ + static_cast<std::uintptr_t>(bytes_);
+    bytes_ += round_up(count * static_cast<std::int64_t>(sizeof(Value)), workspace_alignment);
+    return reinterpret_cast<Value*>(at);
+  }
+  [[nodiscard]] std::size_t bytes() const { return static_cast<std::size_t>(bytes_); }
+
+private:
+  std::uintptr_t base_;
+  std::int64_t bytes_ = 0;
+};
+
+/// The transposed lists are shared by batches and heads where the lists are.
+TransposeLists lay_out_lists(const BlockList& lists, const CallShape& shape, Parts& parts) {
+  const problem::Tiling keys(shape.key_canvas, lists.key_tile.value_or(lists.tile));
+  const std::int64_t batch = std::max(lists.counts.extents[0], lists.indices.extents[0]);
+  const std::int64_t heads = std::max(lists.counts.extents[1], lists.indices.extents[1]);
+  const std::int64_t tiles = keys.tile_count();
+  const std::int64_t capacity = lists.counts.extents[2] * lists.indices.extents[3];
+  const auto part = [&](std::int64_t last) {
+    return TensorView::contiguous(parts.take<std::int32_t>(batch * heads * last), DataType::int32,
+                                  {batch, heads, last});
+  };
+  TransposeLists transpose{};
+  transpose.counts = lists.counts;
+  transpose.indices = lists.indices;
+  transpose.key_counts = part(tiles);
+  transpose.offsets = part(tiles + 1);
+  transpose.query_indices = part(capacity);
+  return transpose;
+}
+
+TransposedListParameters transposed_parameters(const TransposeLists& lists) {
+  return {static_cast<const std::int32_t*>(lists.offsets.data),
+          static_cast<const std::int32_t*>(lists.query_indices.data),
+          shared_stride(lists.offsets, 0),
+          shared_stride(lists.offsets, 1),
+          shared_stride(lists.query_indices, 0),
+          shared_stride(lists.query_indices, 1)};
+}
+
+/// Key blocks of block_k rows in one head: the video's tiles, then the text.
+std::int64_t key_blocks(const LaunchRequest& request, std::int32_t block_k) {
+  const Extent3 tile =
+      request.spec.problem.key_tile == Extent3{} ? Extent3{1, 1, block_k} : request.spec.problem.key_tile;
+  const TokenGrid grid = grid_of(request.shape.key_canvas, tile);
+  const std::int64_t tiles = std::int64_t{grid.tiles_t} * grid.tiles_h * grid.tiles_w;
+  return tiles * (tile.volume() / block_k) + (request.shape.text_rows + block_k - 1) / block_k;
+}
+
+} // namespace
+
+AttentionForward forward_call(const AttentionBackward& call) {
+  return {.q = call.q,
+          .k = call.k,
+          .v = call.v,
+          .out = call.out,
+          .lse = call.lse,
+          .layout = call.layout,
+          .scale = call.scale};
+}
+
+CallShape check_backward(const AttentionBackward& call, const Pattern& pattern) {
+  const CallShape shape = check_call(forward_call(call), pattern);
+  check_gradient(call.dout, "dout", call.q, "q", call.layout, false);
+  check_gradient(call.dq, "dq", call.q, "q", call.layout, true);
+  check_gradient(call.dk, "dk", call.k, "k", call.layout, true);
+  check_gradient(call.dv, "dv", call.v, "v", call.layout, true);
+  return shape;
+}
+
+void set_statistics_rows(RowStatistics& statistics, const CallShape& shape, const Pattern& pattern) {
+  std::int64_t video = shape.query_tokens; // dense
+  if (const auto* sliding = std::get_if<SlidingTile>(&pattern))
+    video = problem::Tiling(shape.query_canvas, sliding->tile).token_count(Layout::tiled);
+  else if (const auto* lists = std::get_if<BlockList>(&pattern))
+    video = problem::Tiling(shape.query_canvas, lists->tile).token_count(Layout::tiled);
+  const std::int64_t text_first = round_up(video, row_statistics_multiple);
+  const std::int64_t rows = text_first + round_up(shape.text_rows, row_statistics_multiple);
+  if (rows > std::numeric_limits<std::int32_t>::max())
+    throw Error(ErrorCode::unsupported, fmt::format("a head has {} query rows in whole blocks", rows),
+                "fewer than 2^31", "split the canvas");
+  statistics.text_first = static_cast<std::int32_t>(text_first);
+  statistics.rows = static_cast<std::int32_t>(rows);
+  statistics.head_stride = rows;
+  statistics.batch_stride = rows * shape.heads;
+}
+
+BackwardWorkspace lay_out(const CallShape& shape, const Pattern& pattern, void* base) {
+  BackwardWorkspace workspace{};
+  Parts parts(base);
+  set_statistics_rows(workspace.statistics, shape, pattern);
+  const std::int64_t rows = workspace.statistics.batch_stride * shape.batch;
+  workspace.statistics.exponents = parts.take<float>(rows);
+  workspace.statistics.deltas = parts.take<float>(rows);
+  if (const auto* lists = std::get_if<BlockList>(&pattern))
+    workspace.transpose = lay_out_lists(*lists, shape, parts);
+  workspace.bytes = parts.bytes();
+  return workspace;
+}
+
+BackwardParameters backward_parameters(const AttentionBackward& call, const LaunchRequest& request,
+                                       const BackwardWorkspace& workspace) {
+  BackwardParameters p{};
+  p.output_gradient = call.dout.data;
+  p.query_gradient = call.dq.data;
+  p.key_gradient = call.dk.data;
+  p.value_gradient = call.dv.data;
+  p.output_gradient_strides = strides_of(call.dout, call.layout);
+  p.query_gradient_strides = strides_of(call.dq, call.layout);
+  p.key_gradient_strides = strides_of(call.dk, call.layout);
+  p.value_gradient_strides = strides_of(call.dv, call.layout);
+  p.statistics = workspace.statistics;
+  if (workspace.transpose)
+    p.transposed = transposed_parameters(*workspace.transpose);
+  p.key_blocks = static_cast<std::int32_t>(key_blocks(request, request.spec.schedule.block_k));
+  p.scale = call.scale ? *call.scale : static_cast<float>(1.0 / std::sqrt(static_cast<double>(request.shape.head_dim)));
+  return p;
+}
+
+void launch_backward(Executor& executor, const Kernel& kernel, const AttentionBackward& call,
+                     const LaunchRequest& request, const BackwardWorkspace& workspace, Stream stream) {
+  const Schedule& schedule = request.spec.schedule;
+  const Operator op = request.spec.problem.op;
+  const BackwardParameters backward = backward_parameters(call, request, workspace);
+  AttentionParameters p = attention_parameters(request, schedule.block_q, schedule.block_k);
+  if (op == Operator::attention_backward_delta) // every row of the statistics, those that no query has too
+    p.query_blocks = static_cast<std::int32_t>(
+        query_blocks(request, schedule.block_q) - (request.shape.text_rows + schedule.block_q - 1) / schedule.block_q +
+        (workspace.statistics.rows - workspace.statistics.text_first) / schedule.block_q);
+  const std::int64_t blocks = op == Operator::attention_backward_key
+                                  ? request.shape.batch * request.shape.kv_heads * backward.key_blocks
+                                  : request.shape.batch * request.shape.heads * p.query_blocks;
+  if (blocks > std::numeric_limits<std::int32_t>::max())
+    throw Error(ErrorCode::unsupported, fmt::format("the call needs {} thread blocks", blocks),
+                "fewer than 2^31 thread blocks in one launch", "split the batch");
+  LaunchShape shape;
+  shape.grid.x = static_cast<std::uint32_t>(blocks);
+  shape.block.x = schedule.warps * warp_size;
+  shape.shared_bytes = static_cast<std::uint32_t>(schedule::shared_memory_bytes(request.spec.problem, schedule));
+  std::visit(
+      [&](const auto& pattern) {
+        const AttentionBackwardArguments<decltype(pattern_parameters(request, pattern))> arguments{
+            {p, pattern_parameters(request, pattern)}, backward};
+        executor.launch(kernel, shape, &arguments, sizeof(arguments), stream);
+      },
+      request.pattern);
+}
+
+} // namespace operators
+
+Problem Runtime::problem_of(const AttentionBackward& call, const Pattern& pattern) {
+  return operators::problem_of_checked(operators::forward_call(call), pattern,
+                                       operators::check_backward(call, pattern));
+}
+
+std::size_t Runtime::workspace_bytes(const AttentionBackward& call, const Pattern& pattern) {
+  return operators::lay_out(operators::check_backward(call, pattern), pattern, nullptr).bytes;
+}
+
+void Runtime::prepare_backward(const Problem& forward) {
+  for (const Problem& step : backward_steps(forward))
+    prepare(step);
+  if (forward.pattern == PatternKind::block_list)
+    prepare(parse_problem("transpose_lists:"));
+}
+
+void Runtime::attention_backward(const AttentionBackward& call, const Pattern& pattern, Stream stream) {
+  const operators::CallShape shape = operators::check_backward(call, pattern);
+  const operators::BackwardWorkspace workspace = operators::lay_out(shape, pattern, call.workspace);
+  if (call.workspace == nullptr || call.workspace_bytes < workspace.bytes ||
+      reinterpret_cast<std::uintptr_t>(call.workspace) % operators::workspace_alignment != 0)
+    throw Error(ErrorCode::invalid_argument,
+                fmt::format("the workspace is {} bytes at {}", call.workspace_bytes, fmt::ptr(call.workspace)),
+                fmt::format("{} bytes and more, at a multiple of {}", workspace.bytes, operators::workspace_alignment),
+                "ask Runtime::workspace_bytes and allocate as much");
+  Executor& executor = *state_->executor;
+  const AttentionForward forward = operators::forward_call(call);
+  operators::check_pointers(executor, forward, pattern);
+  executor.check_pointer(call.dout.data, "dout");
+  executor.check_pointer(call.dq.data, "dq");
+  executor.check_pointer(call.dk.data, "dk");
+  executor.check_pointer(call.dv.data, "dv");
+  executor.check_pointer(call.workspace, "workspace");
+  if (const auto* lists = std::get_if<BlockList>(&pattern); lists != nullptr && lists->validate_lists)
+    operators::check_lists(executor, *lists, shape, stream);
+  // Everything is compiled, or refused, before the first kernel writes anything.
+  std::vector<operators::Prepared> steps;
+  for (const Problem& step : backward_steps(operators::problem_of_checked(forward, pattern, shape)))
+    steps.push_back(state_->prepared(step, stream));
+  if (workspace.transpose) {
+    operators::check_transpose(*workspace.transpose);
+    const operators::Prepared transpose = state_->prepared(parse_problem("transpose_lists:"), stream);
+    operators::launch_transpose(executor, *transpose.kernel, transpose.spec, *workspace.transpose, stream);
+  }
+  for (const operators::Prepared& step : steps)
+    operators::launch_backward(executor, *step.kernel, call, {forward, pattern, shape, step.spec}, workspace, stream);
+}
+
+} // namespace tilewright

@@ -1,0 +1,40 @@
+// The backward pass of one call: its workspace, and its kernels one after the other.
+#pragma once
+
+#include <optional>
+
+#include "driver/executor.hpp"
+#include "kernels/attention_backward_parameters.cuh"
+#include "operators/call_shape.hpp"
+#include "operators/launch.hpp"
+#include <tilewright/runtime.hpp>
+
+namespace tilewright::operators {
+
+/// The call's forward side: what it shares with the call that it is the gradient of.
+AttentionForward forward_call(const AttentionBackward& call);
+
+/// Checks everything about a call that can be known without touching its memory, but for the workspace. Throws as
+/// check_call.
+CallShape check_backward(const AttentionBackward& call, const Pattern& pattern);
+
+/// How the workspace is laid out. Pointers are null where base is.
+struct BackwardWorkspace {
+  RowStatistics statistics;
+  std::optional<TransposeLists> transpose; // block lists only
+  std::size_t bytes = 0;
+};
+BackwardWorkspace lay_out(const CallShape& shape, const Pattern& pattern, void* base);
+
+/// The rows of one head in the row statistics.
+void set_statistics_rows(RowStatistics& statistics, const CallShape& shape, const Pattern& pattern);
+
+/// What every backward kernel is given. request.spec: of that kernel.
+BackwardParameters backward_parameters(const AttentionBackward& call, const LaunchRequest& request,
+                                       const BackwardWorkspace& workspace);
+
+/// One step; request.spec says which, and of which family.
+void launch_backward(Executor& executor, const Kernel& kernel, const AttentionBackward& call,
+                     const LaunchRequest& request, const BackwardWorkspace& workspace, Stream stream);
+
+} // namespace tilewright::operators

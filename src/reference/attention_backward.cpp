@@ -1,0 +1,136 @@
+#include <tilewright/reference.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <map>
+
+#include "reference/parallel.hpp"
+#include "reference/relation.hpp"
+#include "reference/tensor.hpp"
+
+namespace tilewright::reference {
+namespace {
+
+/// One head of a tensor in float64, [tokens, head_dim].
+std::vector<double> read_head(const AttentionTensor& tensor, std::int64_t batch, std::int64_t head) {
+  std::vector<double> values;
+  values.reserve(static_cast<std::size_t>(tensor.tokens * tensor.head_dim));
+  for (std::int64_t token = 0; token < tensor.tokens; ++token)
+    for (std::int64_t i = 0; i < tensor.head_dim; ++i)
+      values.push_back(tensor.read(batch, head, token, i));
+  return values;
+}
+
+double dot(const double* a, const double* b, std::size_t count) {
+  double sum = 0;
+  for (std::size_t i = 0; i < count; ++i)
+    sum += a[i] * b[i];
+  return sum;
+}
+
+void add_scaled(double* sums, double factor, const double* values, std::size_t count) {
+  for (std::size_t i = 0; i < count; ++i)
+    sums[i] += factor * values[i];
+}
+
+/// The gradients of one batch and key/value head, query head by query head, row by row, from the chain rule alone:
+/// neither out nor lse is looked at.
+class HeadGradients {
+public:
+  HeadGradients(const AttentionBackward& call, const Relation& relation, std::int64_t batch, std::int64_t kv_head,
+                Gradients& result)
+      : relation_(relation), shape_(relation.shape()), batch_(batch), kv_head_(kv_head),
+        width_(static_cast<std::size_t>(shape_.head_dim)),
+        scale_(call.scale ? double{*call.scale} : 1 / std::sqrt(static_cast<double>(shape_.head_dim))),
+        keys_(read_head(AttentionTensor(call.k, call.layout), batch, kv_head)),
+        values_(read_head(AttentionTensor(call.v, call.layout), batch, kv_head)), result_(result) {}
+
+  void add_query_head(const AttentionBackward& call, std::int64_t head) {
+    const auto queries = read_head(AttentionTensor(call.q, call.layout), batch_, head);
+    const auto gradients = read_head(AttentionTensor(call.dout, call.layout), batch_, head);
+    std::map<std::int32_t, std::vector<std::int64_t>> keys_of_group;
+    for (std::int64_t row = 0; row < shape_.queries; ++row) {
+      const std::int32_t group = relation_.query_group(batch_, row);
+      if (group == Relation::padding)
+        continue;
+      const auto [entry, first_of_group] = keys_of_group.try_emplace(group);
+      if (first_of_group)
+        for (std::int64_t key = 0; key < shape_.keys; ++key)
+          if (relation_.attends(batch_, head, row, key))
+            entry->second.push_back(key);
+      const std::size_t at = static_cast<std::size_t>(row) * width_;
+      const std::size_t result_row =
+          static_cast<std::size_t>((batch_ * shape_.heads + head) * shape_.queries + row) * width_;
+      add_row(entry->second, &queries[at], &gradients[at], &result_.dq[result_row]);
+    }
+  }
+
+private:
+  void add_row(const std::vector<std::int64_t>& keys, const double* query, const double* gradient, double* dq) {
+    if (keys.empty())
+      return;
+    std::vector<double> probabilities, of_probabilities;
+    double maximum = -std::numeric_limits<double>::infinity();
+    for (const std::int64_t key : keys) {
+      probabilities.push_back(scale_ * dot(query, row_of(keys_, key), width_));
+      of_probabilities.push_back(dot(gradient, row_of(values_, key), width_));
+      maximum = std::max(maximum, probabilities.back());
+    }
+    double sum = 0;
+    for (double& probability : probabilities)
+      sum += probability = std::exp(probability - maximum);
+    double mean = 0; // of the probabilities' gradients: what normalising takes away
+    for (std::size_t i = 0; i < keys.size(); ++i)
+      mean += (probabilities[i] /= sum) * of_probabilities[i];
+    for (std::size_t i = 0; i < keys.size(); ++i) {
+      const double of_score = probabilities[i] * (of_probabilities[i] - mean);
+      const std::size_t result_row =
+          static_cast<std::size_t>((batch_ * shape_.kv_heads + kv_head_) * shape_.keys + keys[i]) * width_;
+      add_scaled(dq, scale_ * of_score, row_of(keys_, keys[i]), width_);
+      add_scaled(&result_.dk[result_row], scale_ * of_score, query, width_);
+      add_scaled(&result_.dv[result_row], probabilities[i], gradient, width_);
+    }
+  }
+
+  [[nodiscard]] const double* row_of(const std::vector<double>& values, std::int64_t token) const {
+    return &values[static_cast<std::size_t>(token) * width_];
+  }
+
+  const Relation& relation_;
+  const Shape& shape_;
+  std::int64_t batch_, kv_head_;
+  std::size_t width_;
+  double scale_;
+  std::vector<double> keys_, values_;
+  Gradients& result_;
+};
+
+} // namespace
+
+Gradients attention_backward(const AttentionBackward& call, const Pattern& pattern, int threads) {
+  AttentionForward forward{};
+  forward.q = call.q;
+  forward.k = call.k;
+  forward.v = call.v;
+  forward.layout = call.layout;
+  const Relation relation(forward, pattern);
+  const Shape& shape = relation.shape();
+  const auto elements = [&](std::int64_t heads, std::int64_t tokens) {
+    return static_cast<std::size_t>(shape.batch * heads * tokens * shape.head_dim);
+  };
+  Gradients result{std::vector<double>(elements(shape.heads, shape.queries)),
+                   std::vector<double>(elements(shape.kv_heads, shape.keys)),
+                   std::vector<double>(elements(shape.kv_heads, shape.keys))};
+  const std::int64_t group = shape.heads / shape.kv_heads;
+  parallel_for(static_cast<std::size_t>(shape.batch * shape.kv_heads), threads, [&](std::size_t item) {
+    const auto batch = static_cast<std::int64_t>(item) / shape.kv_heads;
+    const auto kv_head = static_cast<std::int64_t>(item) % shape.kv_heads;
+    HeadGradients gradients(call, relation, batch, kv_head, result);
+    for (std::int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head)
+      gradients.add_query_head(call, head);
+  });
+  return result;
+}
+
+} // namespace tilewright::reference
