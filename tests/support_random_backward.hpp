@@ -59,8 +59,22 @@ public:
   [[nodiscard]] const AttentionBackward& call() const noexcept { return call_; }
   [[nodiscard]] const Pattern& pattern() const noexcept { return problem_.pattern(); }
   [[nodiscard]] RandomProblem& problem() noexcept { return problem_; }
-  [[nodiscard]] std::list<HostTensor>& gradient_tensors() noexcept { return tensors_; }
-  [[nodiscard]] std::span<std::byte> workspace() noexcept { return workspace_; }
+
+  /// Every tensor, and the call and the pattern with each pointer but the workspace's replaced by move(pointer): for
+  /// tests that copy the tensors' allocations to a device and back.
+  [[nodiscard]] std::vector<HostTensor*> tensors() noexcept {
+    std::vector<HostTensor*> all;
+    for (std::list<HostTensor>* some : {&problem_.tensors(), &tensors_, &lse_})
+      for (HostTensor& tensor : *some)
+        all.push_back(&tensor);
+    return all;
+  }
+  template <typename Move> [[nodiscard]] std::pair<AttentionBackward, Pattern> relocated(Move move) const {
+    AttentionBackward call = call_;
+    for (TensorView* view : {&call.q, &call.k, &call.v, &call.out, &call.dout, &call.lse, &call.dq, &call.dk, &call.dv})
+      view->data = move(view->data);
+    return {call, problem_.relocated(move).second};
+  }
 
   /// Poisons the gradients and the workspace, calls run(call, pattern), and compares. Empty where all is right.
   template <typename Run> std::string check(Run&& run) {

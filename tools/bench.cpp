@@ -1,4 +1,5 @@
 // tilewright bench: time on random inputs, after a warm-up, the caches flushed between runs.
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -26,6 +27,7 @@ struct BenchOptions {
   DeviceChoice device;
   double warm_up_seconds = 0.3;
   int rounds = 0; // 0: gpu_rounds on a GPU, host_rounds elsewhere
+  bool backward = false;
   bool warm_cache = false, no_dense = false, json = false;
 
   [[nodiscard]] int rounds_on(const Device& target) const;
@@ -42,6 +44,7 @@ struct BenchReport {
   std::string device;
   Times times;
   double flops, bytes;
+  bool backward;
 
   [[nodiscard]] double tflops() const { return flops / (times.median * 1e9); }
   [[nodiscard]] double gigabytes_per_second() const { return bytes / (times.median * 1e6); }
@@ -53,20 +56,41 @@ double compulsory_bytes(const AttentionInput& input) {
                              input.out.bytes.size() + input.lse.bytes.size());
 }
 
+/// The same for the backward pass: q, k, v, out, dout and lse are read, dq, dk and dv written.
+double compulsory_backward_bytes(const AttentionInput& input) {
+  return compulsory_bytes(input) +
+         static_cast<double>(2 * input.q.bytes.size() + input.k.bytes.size() + input.v.bytes.size());
+}
+
+/// Five products where the forward pass has two.
+constexpr double backward_work = 2.5;
+
 BenchReport bench_one(const Problem& problem, const BenchOptions& options) {
   const AttentionInput input = make_random_input(problem, options.shape, options.pattern);
   Device device(options.device);
   BenchReport report;
   report.device = device.name();
+  report.backward = options.backward;
   report.flops = reference::forward_flops(input.call, input.relation.pattern);
   report.bytes = compulsory_bytes(input);
   const AttentionForward call = device.place(input.call);
   const Pattern pattern = device.place(input.relation.pattern);
-  report.preparation = device.prepare(call, pattern);
+  std::function<void()> work = [&] { device.attention_forward(call, pattern); };
+  AttentionBackward gradients;
+  if (options.backward) {
+    gradients = device.place_backward(input.call, call, pattern);
+    report.preparation = device.prepare(gradients, pattern);
+    report.flops *= backward_work;
+    report.bytes = compulsory_backward_bytes(input);
+    work(); // out and lse
+    work = [&] { device.attention_backward(gradients, pattern); };
+  } else {
+    report.preparation = device.prepare(call, pattern);
+  }
 
   const int rounds = options.rounds_on(device);
   Progress progress("measuring on " + device.name(), static_cast<std::size_t>(rounds));
-  const auto run_once = [&] { return device.measure([&] { device.attention_forward(call, pattern); }); };
+  const auto run_once = [&] { return device.measure(work); };
   const double enough = options.warm_up_seconds * 1e3;
   for (double spent = run_once(); spent < enough;)
     spent += run_once();
@@ -85,6 +109,7 @@ BenchReport bench_one(const Problem& problem, const BenchOptions& options) {
 
 nlohmann::json to_json(const BenchReport& report) {
   return {{"problem", report.preparation.problem},
+          {"backward", report.backward},
           {"arch", report.preparation.architecture},
           {"device", report.device},
           {"milliseconds", report.times.median},
@@ -141,7 +166,8 @@ void bench(const BenchOptions& options) {
                  fmt::format("{:.3g}", report.tflops()), fmt::format("{:.3g}", report.gigabytes_per_second())});
   }
   if (!options.json)
-    fmt::print("{}TFLOP/s count 4 * head_dim * valid query-key pairs; GB/s count every tensor once.\n", table.text());
+    fmt::print("{}TFLOP/s count {} * head_dim * valid query-key pairs; GB/s count every tensor once.\n", table.text(),
+               options.backward ? 10 : 4);
 }
 
 } // namespace
@@ -170,6 +196,8 @@ void add_bench(CLI::App& application) {
       ->check(CLI::ExistingFile);
   command->add_flag("--no-dense", options->no_dense, "Do not measure dense attention beside video_sparse_attention");
   command->add_flag("--warm-cache", options->warm_cache, "Do not flush the L2 between runs");
+  command->add_flag("--backward", options->backward,
+                    "Measure the backward pass of the problems, as 2.5 times the work");
   command->add_flag("--json", options->json, "One JSON object a line and problem");
   options->pattern.add_to(*command);
   options->device.add_to(*command);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <memory>
 #include <span>
 #include <utility>
 
@@ -49,6 +50,8 @@ void DeviceChoice::add_to(CLI::App& command) {
   command.add_option("--seed", seed, "Order of threads and copies in the emulator")->capture_default_str();
   command.add_option("--emulate", emulated, "Architecture whose kernels the emulator runs")->capture_default_str();
   command.add_option("--schedule", schedule, "Insist on a schedule, as `tilewright compile` prints it");
+  command.add_option("--key-schedule", key_schedule, "The same for dk and dv");
+  command.add_option("--query-schedule", query_schedule, "The same for dq");
   cache.add_to(command);
 }
 
@@ -56,6 +59,8 @@ Device::Device(const DeviceChoice& choice) {
   RuntimeOptions options;
   options.cache = choice.cache.options();
   options.schedule = schedule_option(choice.schedule);
+  options.backward_key_schedule = schedule_option(choice.key_schedule);
+  options.backward_query_schedule = schedule_option(choice.query_schedule);
   options.on_message = print_warning;
   if (choice.device == "auto")
     open_gpu_or_emulator(choice, options);
@@ -207,6 +212,56 @@ void Device::attention_forward(const AttentionForward& call, const Pattern& patt
     runtime_->attention_forward(call, pattern);
   else
     reference::attention_forward_into(call, pattern);
+}
+
+void* Device::allocate(std::size_t bytes) {
+  if (cuda_ != nullptr)
+    return memory_.emplace_back(cuda_, bytes).data();
+  constexpr std::size_t alignment = 256;
+  void* data = host_memory_.emplace_back(bytes + alignment).data();
+  std::size_t space = bytes + alignment;
+  return std::align(alignment, bytes, data, space);
+}
+
+AttentionBackward Device::place_backward(const AttentionForward& host, const AttentionForward& placed,
+                                         const Pattern& pattern) {
+  const auto like = [&](TensorView view) {
+    view.data = allocate(bytes_of(view));
+    return view;
+  };
+  AttentionBackward call{.q = placed.q,
+                         .k = placed.k,
+                         .v = placed.v,
+                         .out = placed.out,
+                         .dout = place(host.q),
+                         .lse = placed.lse.value(),
+                         .dq = like(placed.q),
+                         .dk = like(placed.k),
+                         .dv = like(placed.v),
+                         .layout = placed.layout,
+                         .scale = placed.scale};
+  call.workspace_bytes = Runtime::workspace_bytes(call, pattern);
+  call.workspace = allocate(call.workspace_bytes);
+  return call;
+}
+
+Preparation Device::prepare(const AttentionBackward& call, const Pattern& pattern) {
+  const Problem problem = Runtime::problem_of(call, pattern);
+  Preparation preparation{to_string(problem), "", true};
+  if (!runtime_)
+    throw Error(ErrorCode::unsupported, "the reference has no backward pass to measure",
+                "cuda and emulator are allowed", "leave --device reference out");
+  for (const Problem& step : backward_steps(problem)) {
+    const Spec spec = runtime_->spec_of(step);
+    const auto kernel = runtime_->executor().kernel(spec, nullptr);
+    preparation.architecture = to_string(spec.architecture);
+    preparation.cached = preparation.cached && kernel->origin() != KernelOrigin::compiled;
+  }
+  return preparation;
+}
+
+void Device::attention_backward(const AttentionBackward& call, const Pattern& pattern) {
+  runtime_.value().attention_backward(call, pattern);
 }
 
 double Device::measure(const std::function<void()>& work) const {

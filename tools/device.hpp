@@ -19,7 +19,7 @@ struct DeviceChoice {
   std::string device = "auto"; // cuda, cuda:N, emulator, reference; auto: a GPU if there is one, else the emulator
   std::uint64_t seed = 0;      // of the emulator
   std::string emulated = "sm_80";
-  std::string schedule;
+  std::string schedule, key_schedule, query_schedule; // of the forward pass; of dk and dv, and of dq
   CacheChoice cache;
 
   void add_to(CLI::App& command);
@@ -65,6 +65,15 @@ public:
   /// Null: the reference.
   [[nodiscard]] Runtime* runtime() noexcept { return runtime_ ? &*runtime_ : nullptr; }
 
+  /// The backward call of a placed forward call, with tensors and a workspace of its own on the device. dout holds the
+  /// numbers of q.
+  AttentionBackward place_backward(const AttentionForward& host, const AttentionForward& placed,
+                                   const Pattern& pattern);
+
+  /// As for the forward pass.
+  Preparation prepare(const AttentionBackward& call, const Pattern& pattern);
+  void attention_backward(const AttentionBackward& call, const Pattern& pattern);
+
   /// Milliseconds of the work: between two events on a GPU, else by the clock.
   [[nodiscard]] double measure(const std::function<void()>& work) const;
 
@@ -76,6 +85,9 @@ private:
   std::string name_ = "reference";
   std::shared_ptr<const cuda::CudaDevice> cuda_;
   std::optional<Runtime> runtime_; // none: the reference
+  /// Memory that lives as long as this object, aligned to 256 bytes.
+  void* allocate(std::size_t bytes);
+
   std::vector<cuda::DeviceMemory> memory_;
   std::vector<std::vector<std::byte>> host_memory_;
 };

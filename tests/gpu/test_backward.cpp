@@ -1,0 +1,128 @@
+// The backward kernels on a GPU against the float64 reference. TILEWRIGHT_GPU_PROBLEMS=N sets how many random problems
+// each kernel family computes.
+#include <doctest/doctest.h>
+
+#include <cstdlib>
+#include <set>
+#include <string>
+
+#include "device_problem.hpp"
+#include "support_random_backward.hpp"
+
+using namespace tilewright;
+using namespace tilewright::testing;
+
+namespace {
+
+constexpr double activation_scales[] = {1, 4, 16};
+
+std::uint64_t problem_count() {
+  constexpr std::uint64_t without_a_wish = 300;
+  const char* wish = std::getenv("TILEWRIGHT_GPU_PROBLEMS");
+  return wish == nullptr ? without_a_wish : std::stoull(wish);
+}
+
+/// Whole allocations travel, guards and gaps with them.
+class DeviceBackward {
+public:
+  DeviceBackward(RandomBackward& problem, const std::shared_ptr<const cuda::CudaDevice>& device)
+      : workspace_(device, problem.call().workspace_bytes) {
+    for (HostTensor* tensor : problem.tensors())
+      copies_.push_back({tensor, cuda::DeviceMemory(device, tensor->allocation_bytes())});
+    std::tie(call_, pattern_) = problem.relocated([&](void* data) -> void* {
+      for (const Copy& copy : copies_)
+        if (copy.host->view().data == data)
+          return static_cast<std::byte*>(copy.device.data()) + HostTensor::guard_bytes;
+      FAIL("a tensor without a copy");
+      return nullptr;
+    });
+    call_.workspace = workspace_.data();
+  }
+
+  void upload() {
+    for (Copy& copy : copies_)
+      copy.device.copy_from_host({copy.host->allocation(), copy.host->allocation_bytes()});
+    workspace_.fill(std::byte{0x7f});
+  }
+  void download() {
+    for (Copy& copy : copies_)
+      copy.device.copy_to_host({copy.host->allocation(), copy.host->allocation_bytes()});
+  }
+  void run(Runtime& runtime) { runtime.attention_backward(call_, pattern_); }
+
+private:
+  struct Copy {
+    HostTensor* host;
+    cuda::DeviceMemory device;
+  };
+
+  std::vector<Copy> copies_;
+  cuda::DeviceMemory workspace_;
+  AttentionBackward call_;
+  Pattern pattern_;
+};
+
+/// From poisoned gradients each time: right, and the same to the last bit in `runs` runs.
+std::string complaint_about(RandomBackward& problem, Runtime& runtime,
+                            const std::shared_ptr<const cuda::CudaDevice>& device, int runs) {
+  DeviceBackward there(problem, device);
+  std::vector<std::byte> first;
+  std::string complaint;
+  for (int run = 0; run < runs; ++run) {
+    problem.poison();
+    there.upload();
+    there.run(runtime);
+    there.download();
+    if (run == 0) {
+      first = problem.gradient_bytes();
+      complaint = problem.complaints();
+    } else if (problem.gradient_bytes() != first) {
+      return complaint + "\n  two runs differ: " + problem.problem().description();
+    }
+  }
+  return complaint;
+}
+
+void check_problems(Family family, RandomLimits limits) {
+  const auto device = gpu_or_skip();
+  if (device == nullptr)
+    return;
+  limits.max_flops = 4e7; // the reference has five products, and one thread a key/value head
+  Runtime runtime(make_cuda_executor(device), {.family = family});
+  std::set<std::string> computed; // closed problems: the kernels that ran
+  std::uint64_t refused = 0;
+  for (std::uint64_t seed = 0; seed < problem_count() + refused; ++seed) {
+    const double scale = activation_scales[seed % std::size(activation_scales)];
+    const Problem forward = RandomProblem(seed, limits).problem();
+    try {
+      for (const Problem& step : backward_steps(forward))
+        static_cast<void>(runtime.spec_of(step));
+    } catch (const Error& error) {
+      REQUIRE(error.code() == ErrorCode::unsupported);
+      if (family == Family::sm90 && computed.empty() && refused > 40) {
+        MESSAGE("SKIP: family sm90 has no backward kernel for this GPU");
+        return;
+      }
+      ++refused;
+      REQUIRE(refused < 10 * (problem_count() + 1)); // a family that refuses all is broken
+      continue;
+    }
+    RandomBackward problem(seed, limits, scale);
+    try {
+      CHECK(complaint_about(problem, runtime, device, seed % 50 == 0 ? 20 : 2) == "");
+    } catch (const Error& error) {
+      FAIL_CHECK("seed " << seed << ": " << problem.problem().description() << ": " << std::string(error.what()));
+      if (error.code() == ErrorCode::driver_error)
+        return; // a context that has met an illegal access computes nothing more
+    }
+    computed.insert(to_string(forward));
+  }
+  MESSAGE(to_string(family) << " backward on " << device->description().name << ": " << problem_count() << " problems, "
+                            << computed.size() << " kinds; the family has none for " << refused << " more");
+}
+
+} // namespace
+
+TEST_CASE("random backward problems, generic family") { check_problems(Family::sm80, {}); }
+
+TEST_CASE("random backward problems, Hopper family") { check_problems(Family::sm90, {.any_strides = false}); }
