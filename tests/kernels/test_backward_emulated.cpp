@@ -51,3 +51,36 @@ TEST_CASE("backward, sm_80: every pattern, type, head size and layout") {
           CHECK(check(seed++, limits) == "");
         }
 }
+
+TEST_CASE("backward, sm_80: activations of every scale, without a NaN") {
+  testing::RandomLimits limits = small_problems();
+  limits.head_dim = 64;
+  limits.max_flops = 4e6;
+  for (const DataType dtype : {DataType::bf16, DataType::fp16})
+    for (const double scale : {4.0, 16.0})
+      for (const std::uint64_t seed : {101, 102, 103}) {
+        limits.dtype = dtype;
+        CAPTURE(seed);
+        CHECK(check(seed, limits, scale) == "");
+      }
+}
+
+TEST_CASE("backward, sm_80: the same bits whatever the order of threads") {
+  testing::RandomLimits limits = small_problems();
+  limits.head_dim = 64;
+  limits.max_flops = 2e6;
+  for (const PatternKind pattern : {PatternKind::dense, PatternKind::sliding_tile, PatternKind::block_list}) {
+    limits.pattern = pattern;
+    testing::RandomBackward problem(7, limits);
+    std::vector<std::byte> first;
+    for (const std::uint64_t seed : {1, 2, 3}) {
+      Runtime runtime(make_emulator({.seed = seed}));
+      problem.poison();
+      runtime.attention_backward(problem.call(), problem.pattern());
+      if (first.empty())
+        first = problem.gradient_bytes();
+      else
+        CHECK(problem.gradient_bytes() == first);
+    }
+  }
+}
