@@ -126,9 +126,4 @@ TILEWRIGHT_DEVICE Bytes16 load_constant_bytes(const void* source, emulator::Plac
   return emulator::load_from_global<Bytes16>(source, place);
 }
 
-TILEWRIGHT_DEVICE float load_constant(const float* source, emulator::Place place = emulator::here()) {
-  emulator::check_global(source, sizeof *source, emulator::Access::read, place);
-  return *source;
-}
-
 } // namespace tilewright
