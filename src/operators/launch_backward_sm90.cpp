@@ -86,8 +86,7 @@ void launch_backward_sm90(Executor& executor, const Kernel& kernel, const Spec& 
   mapped.work = dealt.work;
   mapped.backward = arguments;
 
-  const std::int64_t resident =
-      std::int64_t{executor.device().multiprocessors} * spec.schedule.blocks_per_processor;
+  const std::int64_t resident = std::int64_t{executor.device().multiprocessors} * spec.schedule.blocks_per_processor;
   LaunchShape shape;
   shape.grid.x = static_cast<std::uint32_t>(std::min(dealt.items, std::max<std::int64_t>(resident, 1)));
   shape.block.x = (1u + spec.schedule.consumers) * warpgroup_size;

@@ -170,7 +170,7 @@ MappedBackwardTensors map_backward_tensors(const Spec& spec, const AttentionPara
   if (problem.text == Text::present)
     maps.text.emplace();
   /// Maps the tensor as entry `which` of one of BackwardMapRequests' members.
-  const auto add = [&](TensorMapRequest (BackwardMapRequests::*member)[2], int which, HeadPlacement* placements,
+  const auto add = [&](TensorMapRequest(BackwardMapRequests::*member)[2], int which, HeadPlacement* placements,
                        const char* name, const void* data, const Strides& strides, const Side& side,
                        std::int32_t text_rows) {
     const HeadTensor tensor{name, const_cast<void*>(data), problem.dtype, strides, batch, side.heads, problem.head_dim};

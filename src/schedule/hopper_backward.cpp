@@ -68,7 +68,7 @@ void add_resource_reasons(Reasons& reasons, const Problem& problem, const Schedu
   reasons.add_if(consumers * consumer + producer > (1 + consumers) * at_launch,
                  "{} consumers with {} registers and a producer with {} need more than {} with the {} at launch",
                  consumers, consumer, producer, 1 + consumers, at_launch);
-  constexpr std::int32_t scores = 64, everything_else = 8; // scores and their gradients; addresses, counters
+  constexpr std::int32_t scores = 64, everything_else = 16; // scores and their gradients; addresses, counters
   const std::int32_t gradients = of_keys(problem) ? 2 : 1, packed = 16; // of one product at a time
   const std::int32_t least = gradients * problem.head_dim / 2 + scores + packed + everything_else;
   reasons.add_if(consumer < least, "a consumer needs at least {} registers a thread, it has {}", least, consumer);
@@ -109,9 +109,9 @@ std::vector<std::string> reasons_against(const Problem& problem, const Schedule&
   return reasons.take();
 }
 
-/// Consumers that share one list first; where a tile has 64 tokens, or a number that these do not divide, lists of their
-/// own, merged. The key kernel's two gradients take the registers of two consumers a multiprocessor; the query kernel's
-/// one leaves room for three.
+/// Consumers that share one list first; where a tile has 64 tokens, or a number that these do not divide, lists of
+/// their own, merged. The key kernel's two gradients take the registers of two consumers a multiprocessor; the query
+/// kernel's one leaves room for three.
 std::vector<Schedule> schedules(const Problem& problem) {
   std::vector<Schedule> result;
   const auto append = [&](int consumers, int owned, int stages, int registers, int producer) {
@@ -127,14 +127,12 @@ std::vector<Schedule> schedules(const Problem& problem) {
     result.push_back(schedule);
   };
   const bool narrow = problem.head_dim == 64; // half the shared memory a stage
-  if (!of_keys(problem)) {
-    append(3, 192, narrow ? 6 : 4, 152, 56);
+  if (!of_keys(problem))
     append(3, 192, narrow ? 6 : 4, 160, 32);
-  }
   append(2, 128, narrow ? 8 : 4, 232, 40);
   append(2, 128, narrow ? 8 : 5, 232, 40);
   if (!of_keys(problem))
-    append(3, 64, narrow ? 6 : 4, 152, 56);
+    append(3, 64, narrow ? 6 : 4, 160, 32);
   append(2, 64, narrow ? 8 : 5, 224, 56);
   append(2, 64, narrow ? 8 : 4, 224, 56);
   append(2, 64, narrow ? 8 : 4, 232, 40);

@@ -1,5 +1,5 @@
-// Attention backward for Hopper (sm_90a), dK and dV: a key block meets the query blocks that see it. Roles as in the forward kernel
-// (attention_forward_sm90.cu): a loading warpgroup, and consumers of 64 rows each.
+// Attention backward for Hopper (sm_90a), dK and dV: a key block meets the query blocks that see it. Roles as in the
+// forward kernel (attention_forward_sm90.cu): a loading warpgroup, and consumers of 64 rows each.
 //
 // Reading order: sm90_backward/key_sides.cuh (which rows are whose), shared_memory.cuh, work.cuh, loaders.cuh,
 // products.cuh, key_consumer.cuh (the main loop), kernel.cuh.

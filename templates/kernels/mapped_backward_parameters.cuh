@@ -18,7 +18,7 @@ struct BackwardTensorMaps {
 template <class PatternParameters> struct MappedBackwardArguments {
   BackwardTensorMaps video, text;
   HeadPlacement own_heads[2], walked_heads[2], gradient_heads[2]; // of the video's maps
-  WorkParameters work;                                           // of the rows that thread blocks own
+  WorkParameters work;                                            // of the rows that thread blocks own
   AttentionBackwardArguments<PatternParameters> backward;
 };
 

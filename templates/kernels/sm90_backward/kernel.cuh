@@ -41,8 +41,7 @@ TILEWRIGHT_DEVICE void clear_idle_rows(const KernelArguments& arguments) {
 }
 
 /// consume: what a computing warpgroup does.
-template <class Consume>
-TILEWRIGHT_DEVICE void run_backward(const KernelArguments& arguments, Consume consume_rows) {
+template <class Consume> TILEWRIGHT_DEVICE void run_backward(const KernelArguments& arguments, Consume consume_rows) {
   const Shared shared{shared_memory()};
   if (thread_index() == 0) {
     shared.initialize();

@@ -1,4 +1,5 @@
-// The computing warpgroups of attention_backward_key. Each owns 64 keys and computes, for each 64 queries that see them,
+// The computing warpgroups of attention_backward_key. Each owns 64 keys and computes, for each 64 queries that see
+// them,
 //     P^T = exp2(scale K Q^T + exponent)      dV += P^T dO
 //     dS^T = P^T (V dO^T - delta)             dK += dS^T Q
 // where exponent and delta are of the query, that is, of the column. P^T and dS^T go from registers into the second

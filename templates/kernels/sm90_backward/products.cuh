@@ -8,8 +8,8 @@
 
 namespace tilewright {
 
-using Scores = float[step_rows / 2];           // own rows x rows of a step
-using Packed = uint32_t[step_rows / 4];        // the same, two 16-bit elements each
+using Scores = float[step_rows / 2];          // own rows x rows of a step
+using Packed = uint32_t[step_rows / 4];       // the same, two 16-bit elements each
 using Gradient = float[config::head_dim / 2]; // own rows x head_dim
 
 TILEWRIGHT_DEVICE void synchronize_consumer(int consumer) { synchronize_threads(1 + consumer, warpgroup_size); }
@@ -63,8 +63,7 @@ TILEWRIGHT_DEVICE void multiply_rows(Scores& d, RowsShared a, RowsShared b) {
 #pragma unroll
   for (int depth = 0; depth < config::head_dim; depth += 16) {
     constexpr int panel_columns = RowsShared::panel_columns;
-    const uint32_t offset =
-        depth / panel_columns * RowsShared::panel_bytes + depth % panel_columns * element_bytes;
+    const uint32_t offset = depth / panel_columns * RowsShared::panel_bytes + depth % panel_columns * element_bytes;
     const SharedMatrix left = SharedMatrix::k_in_columns(a.base) + offset;
     const SharedMatrix right = SharedMatrix::k_in_columns(b.base) + offset;
     if (depth == 0) {
