@@ -75,7 +75,7 @@ std::vector<Candidate> candidates(const Problem& problem, const Architecture& gp
     const bool delta = problem.op == Operator::attention_backward_delta;
     if (!delta && (family == Family::sm90 || (family == Family::automatic && gpu.number() == 90)))
       append(hopper_backward::schedules(problem));
-    if (family == Family::automatic || family == Family::sm80)
+    if (delta || family == Family::automatic || family == Family::sm80) // all families share the statistics' kernel
       append(backward::sm80_schedules(problem.op));
     return result;
   }

@@ -9,8 +9,10 @@
 #include "schedule/feasibility.hpp"
 #include "schedule/heuristic.hpp"
 #include "support_backward_problem.hpp"
+#include "support_random_backward.hpp"
 #include <tilewright/emulator.hpp>
 #include <tilewright/error.hpp>
+#include <tilewright/runtime.hpp>
 
 using namespace tilewright;
 
@@ -104,4 +106,22 @@ TEST_CASE("backward kernels of sm90, schedules of every form") {
     }
     CHECK(fitting == 2);
   }
+}
+
+TEST_CASE("backward pass of sm90 from end to end: every pattern") {
+  for (const PatternKind pattern : {PatternKind::dense, PatternKind::sliding_tile, PatternKind::block_list})
+    for (const std::uint64_t seed : {5, 6}) {
+      testing::RandomLimits limits = small_problems();
+      limits.pattern = pattern;
+      std::string wrong;
+      try {
+        testing::RandomBackward problem(seed, limits);
+        Runtime runtime(make_emulator({.seed = seed, .architecture = hopper}), {});
+        wrong = problem.check(
+            [&](const AttentionBackward& call, const Pattern& of) { runtime.attention_backward(call, of); });
+      } catch (const Error& error) {
+        wrong = error.what();
+      }
+      CHECK(wrong == "");
+    }
 }
