@@ -63,6 +63,11 @@ void add_backward_schedule(Constants& constants, const Spec& spec) {
   if (schedule.family == Family::sm80) {
     constants.integer("warps", schedule.warps);
     constants.integer("blocks_per_processor", schedule.blocks_per_processor);
+  } else {
+    constants.integer("consumers", schedule.consumers);
+    constants.integer("consumer_registers", schedule.consumer_registers);
+    constants.integer("producer_registers", schedule.producer_registers);
+    constants.integer("blocks_per_processor", schedule.blocks_per_processor);
   }
   if (spec.problem.op == Operator::attention_backward_delta) {
     return; // no shared memory

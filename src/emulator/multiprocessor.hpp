@@ -18,13 +18,17 @@
 
 namespace tilewright::emulator {
 
-/// A box on its way to the shared memory of one thread block.
+/// A box, or bytes that follow each other, on their way to the shared memory of one thread block.
 struct PendingBox {
   BoxMap map;
   BoxRequest request;
   ThreadBlock* destination;
   const Fiber* issuer;
   Place place;
+  const void* plain = nullptr; // bytes: where they come from; then there is no map
+  std::uint32_t plain_bytes = 0;
+
+  [[nodiscard]] std::uint32_t bytes() const noexcept { return plain != nullptr ? plain_bytes : map.box_bytes(); }
 };
 
 /// Boxes on their way from shared to global memory, of one thread.
@@ -71,6 +75,7 @@ public:
   void wait_for_phase(Fiber& fiber, std::uint32_t address, std::uint32_t parity, Place place);
   void check_map(Fiber& fiber, const void* map, Place place);
   void copy_box_to_shared(Fiber& fiber, const BoxRequest& request, Place place);
+  void copy_bytes_to_shared(Fiber& fiber, const BytesRequest& request, Place place);
   void copy_box_to_global(Fiber& fiber, const BoxRequest& request, Place place);
   void commit_box_copies(Fiber& fiber);
   void wait_for_boxes(Fiber& fiber, bool only_sources);

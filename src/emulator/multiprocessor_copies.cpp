@@ -1,5 +1,6 @@
 // Boxes of tensors between global and shared memory.
 #include <algorithm>
+#include <cstring>
 
 #include <fmt/format.h>
 
@@ -40,8 +41,12 @@ void Multiprocessor::bring(const PendingBox& box) {
     throw fault(*box.issuer, box.place,
                 fmt::format("a box's bytes count on the barrier at shared address {}", box.request.barrier),
                 "barriers must be published (publish_barriers) before the copy engine uses them");
-  copy_box_to(block.shared.get() + (box.request.shared - shared_base), box.map, box.request.origin);
-  if (barrier.bring(box.map.box_bytes()))
+  unsigned char* const destination = block.shared.get() + (box.request.shared - shared_base);
+  if (box.plain != nullptr)
+    std::memcpy(destination, box.plain, box.plain_bytes);
+  else
+    copy_box_to(destination, box.map, box.request.origin);
+  if (barrier.bring(box.bytes()))
     release_all(barrier.waiting);
 }
 
@@ -87,12 +92,34 @@ void Multiprocessor::copy_box_to_shared(Fiber& fiber, const BoxRequest& request,
       continue;
     check_box_place(fiber, block, request, map.box_bytes(), place);
     (void)barrier_at(fiber, block, request.barrier, place);
-    const PendingBox box{map, request, &block, &fiber, place};
+    const PendingBox box{map, request, &block, &fiber, place, nullptr, 0};
     if (completes_at_once())
       bring(box);
     else
       boxes_.push_back(box);
   }
+  scheduler_.yield(fiber);
+}
+
+void Multiprocessor::copy_bytes_to_shared(Fiber& fiber, const BytesRequest& request, Place place) {
+  ThreadBlock& block = *fiber.thread_block;
+  constexpr std::uint32_t unit = 16;
+  if (request.bytes == 0 || request.bytes % unit != 0 || request.shared % unit != 0 ||
+      reinterpret_cast<std::uintptr_t>(request.source) % unit != 0 ||
+      std::uint64_t{request.shared - shared_base} + request.bytes > block.shared_bytes)
+    throw fault(fiber, place,
+                fmt::format("copies {} bytes from {} to shared address {}", request.bytes, fmt::ptr(request.source),
+                            request.shared),
+                fmt::format("multiples of {}; the thread block has the {} bytes from {} on", unit, block.shared_bytes,
+                            shared_base));
+  check_fenced(fiber, block, request.shared, request.bytes, "the copy engine", place);
+  (void)barrier_at(fiber, block, request.barrier, place);
+  const BoxRequest where{nullptr, {}, request.shared, request.barrier, 1U << block.rank};
+  const PendingBox bytes{{}, where, &block, &fiber, place, request.source, request.bytes};
+  if (completes_at_once())
+    bring(bytes);
+  else
+    boxes_.push_back(bytes);
   scheduler_.yield(fiber);
 }
 

@@ -39,6 +39,7 @@ const Services services = {
     .wait_for_phase = Forward<&Multiprocessor::wait_for_phase>::call,
     .check_map = Forward<&Multiprocessor::check_map>::call,
     .copy_box_to_shared = Forward<&Multiprocessor::copy_box_to_shared>::call,
+    .copy_bytes_to_shared = Forward<&Multiprocessor::copy_bytes_to_shared>::call,
     .copy_box_to_global = Forward<&Multiprocessor::copy_box_to_global>::call,
     .commit_box_copies = Forward<&Multiprocessor::commit_box_copies>::call,
     .wait_for_boxes = Forward<&Multiprocessor::wait_for_boxes>::call,

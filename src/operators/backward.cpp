@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include "operators/launch_backward_sm90.hpp"
 #include "operators/list_check.hpp"
 #include "operators/runtime_state.hpp"
 #include "operators/tile_calls.hpp"
@@ -159,6 +160,18 @@ void launch_backward(Executor& executor, const Kernel& kernel, const AttentionBa
     p.query_blocks = static_cast<std::int32_t>(
         query_blocks(request, schedule.block_q) - (request.shape.text_rows + schedule.block_q - 1) / schedule.block_q +
         (workspace.statistics.rows - workspace.statistics.text_first) / schedule.block_q);
+  if (schedule.family == Family::sm90) {
+    std::visit(
+        [&](const auto& pattern) {
+          const AttentionBackwardArguments<decltype(pattern_parameters(request, pattern))> arguments{
+              {p, pattern_parameters(request, pattern)}, backward};
+          launch_backward_sm90(executor, kernel, request.spec, arguments,
+                               static_cast<std::int32_t>(request.shape.batch), mean_window(request, p.key_grid),
+                               stream);
+        },
+        request.pattern);
+    return;
+  }
   const std::int64_t blocks = op == Operator::attention_backward_key
                                   ? request.shape.batch * request.shape.kv_heads * backward.key_blocks
                                   : request.shape.batch * request.shape.heads * p.query_blocks;

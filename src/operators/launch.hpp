@@ -28,6 +28,10 @@ std::int64_t size_stride(const std::optional<TensorView>& sizes);
 const std::int32_t* size_data(const std::optional<TensorView>& sizes);
 float scale_log2_of(std::optional<float> scale, std::int64_t head_dim);
 
+/// Key tiles that a video query tile sees, on average over the heads (as many query tiles see a key tile): what the
+/// text's items are weighed against. 1 where there is no text.
+double mean_window(const LaunchRequest& request, const TokenGrid& grid);
+
 /// Query blocks of block_q rows in one head: the video's tiles, then the text.
 std::int64_t query_blocks(const LaunchRequest& request, std::int32_t block_q);
 

@@ -15,7 +15,8 @@ TensorMaps encode(Executor& executor, const MapRequests& requests) {
           executor.encode(requests.output)};
 }
 
-/// Key tiles that a video query tile sees, on average over the heads: what the text's items are weighed against.
+} // namespace
+
 double mean_window(const LaunchRequest& request, const TokenGrid& grid) {
   const auto* sliding = std::get_if<SlidingTile>(&request.pattern);
   if (sliding == nullptr)
@@ -27,8 +28,6 @@ double mean_window(const LaunchRequest& request, const TokenGrid& grid) {
            width(window.w, grid.tiles_w);
   return sum / static_cast<double>(sliding->windows.size());
 }
-
-} // namespace
 
 void launch_sm90(Executor& executor, const Kernel& kernel, const LaunchRequest& request, Stream stream) {
   const auto& [call, any_pattern, shape, spec] = request;

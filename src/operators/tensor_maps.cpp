@@ -154,6 +154,62 @@ MappedTensors map_tensors(const Spec& spec, const AttentionParameters& p, std::i
   return maps;
 }
 
+MappedBackwardTensors map_backward_tensors(const Spec& spec, const AttentionParameters& p, const BackwardParameters& b,
+                                           std::int32_t batch) {
+  const Problem& problem = spec.problem;
+  const std::int32_t rows = schedule::hopper::consumer_rows;
+  struct Side {
+    const TokenGrid& grid;
+    const Extent3& tile;
+    std::int32_t heads;
+  };
+  const Side queries{p.query_grid, problem.tile, p.heads};
+  const Side keys{p.key_grid, problem.key_tile, p.heads / p.heads_per_kv_head};
+
+  MappedBackwardTensors maps{};
+  if (problem.text == Text::present)
+    maps.text.emplace();
+  /// Maps the tensor as entry `which` of one of BackwardMapRequests' members.
+  const auto add = [&](TensorMapRequest(BackwardMapRequests::*member)[2], int which, HeadPlacement* placements,
+                       const char* name, const void* data, const Strides& strides, const Side& side,
+                       std::int32_t text_rows) {
+    const HeadTensor tensor{name, const_cast<void*>(data), problem.dtype, strides, batch, side.heads, problem.head_dim};
+    const std::int64_t tokens = video_tokens(problem, side.grid, side.tile);
+    if (schedule::hopper::is_linear(problem)) {
+      (maps.video.*member)[which] = linear_map(tensor, 0, tokens, rows);
+    } else {
+      const HeadDimensions heads = head_dimensions(tensor);
+      placements[which] = heads.placement;
+      (maps.video.*member)[which] =
+          canvas_map(tensor, heads, side.grid, schedule::hopper::box_of(side.tile, rows).value());
+    }
+    if (maps.text)
+      ((*maps.text).*member)[which] = linear_map(tensor, tokens, text_rows, rows);
+  };
+  using Requests = BackwardMapRequests;
+  const bool of_keys = problem.op == Operator::attention_backward_key;
+  const auto query_side = of_keys ? &Requests::walked : &Requests::own;
+  const auto key_side = of_keys ? &Requests::own : &Requests::walked;
+  HeadPlacement* const query_heads = of_keys ? maps.walked_heads : maps.own_heads;
+  HeadPlacement* const key_heads = of_keys ? maps.own_heads : maps.walked_heads;
+  add(query_side, 0, query_heads, "q", p.query, p.query_strides, queries, p.text_length);
+  add(query_side, 1, query_heads, "dout", b.output_gradient, b.output_gradient_strides, queries, p.text_length);
+  add(key_side, 0, key_heads, "k", p.key, p.key_strides, keys, p.text_length);
+  add(key_side, 1, key_heads, "v", p.value, p.value_strides, keys, p.text_length);
+  maps.video.gradients = of_keys ? 2 : 1;
+  if (of_keys) {
+    add(&Requests::gradient, 0, maps.gradient_heads, "dk", b.key_gradient, b.key_gradient_strides, keys, p.text_rows);
+    add(&Requests::gradient, 1, maps.gradient_heads, "dv", b.value_gradient, b.value_gradient_strides, keys,
+        p.text_rows);
+  } else {
+    add(&Requests::gradient, 0, maps.gradient_heads, "dq", b.query_gradient, b.query_gradient_strides, queries,
+        p.text_rows);
+  }
+  if (maps.text)
+    maps.text->gradients = maps.video.gradients;
+  return maps;
+}
+
 DealtWork deal_work(const Spec& spec, const AttentionParameters& p, std::int32_t batch, double mean_window) {
   const Schedule& schedule = spec.schedule;
   const auto ceiling_divide = [](std::int64_t a, std::int64_t b) { return static_cast<std::int32_t>((a + b - 1) / b); };

@@ -7,6 +7,7 @@
 
 #include "driver/executor.hpp"
 #include "kernels/mapped_attention_parameters.cuh"
+#include "kernels/mapped_backward_parameters.cuh"
 #include <tilewright/schedule.hpp>
 
 namespace tilewright::operators {
@@ -27,6 +28,22 @@ struct MappedTensors {
 /// text_length, that of out at text_rows. Throws unsupported, naming the tensor, where its strides fit no map of five
 /// dimensions.
 MappedTensors map_tensors(const Spec& spec, const AttentionParameters& p, std::int32_t batch);
+
+/// As BackwardTensorMaps orders them.
+struct BackwardMapRequests {
+  TensorMapRequest own[2], walked[2], gradient[2];
+  std::int32_t gradients; // of gradient; the key kernel has two, the query kernel one
+};
+
+struct MappedBackwardTensors {
+  BackwardMapRequests video;
+  std::optional<BackwardMapRequests> text;
+  HeadPlacement own_heads[2], walked_heads[2], gradient_heads[2];
+};
+
+/// The same for a backward kernel. What is read ends at text_length, gradients at text_rows.
+MappedBackwardTensors map_backward_tensors(const Spec& spec, const AttentionParameters& p, const BackwardParameters& b,
+                                           std::int32_t batch);
 
 /// How the query blocks of a call are dealt out. video_blocks is what p.query_blocks counts before the text; both are
 /// per head, and p.query_blocks is rounded up to whole items. mean_window: key tiles that a video query tile sees, on

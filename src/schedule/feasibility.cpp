@@ -8,6 +8,7 @@
 
 #include "schedule/backward.hpp"
 #include "schedule/hopper.hpp"
+#include "schedule/hopper_backward.hpp"
 #include "schedule/reasons.hpp"
 #include "schedule/tile_kernels.hpp"
 #include <tilewright/error.hpp>
@@ -85,7 +86,7 @@ std::optional<ProcessorLimits> limits_of(const Architecture& architecture) noexc
 }
 
 bool family_available(Family family, const Problem& problem) noexcept {
-  return family == Family::sm80 || (family == Family::sm90 && !is_backward(problem.op));
+  return family == Family::sm80 || (family == Family::sm90 && problem.op != Operator::attention_backward_delta);
 }
 
 Architecture target_of(Family family, const Architecture& gpu) noexcept {
@@ -95,6 +96,8 @@ Architecture target_of(Family family, const Architecture& gpu) noexcept {
 std::int32_t shared_memory_bytes(const Problem& problem, const Schedule& schedule) {
   if (tile_kernels::is_one(problem.op))
     return tile_kernels::shared_memory_bytes(problem, schedule);
+  if (schedule.family == Family::sm90 && is_backward(problem.op))
+    return hopper_backward::shared_memory_bytes(problem, schedule);
   if (schedule.family == Family::sm90)
     return hopper::shared_memory_bytes(problem, schedule);
   if (schedule.family != Family::sm80)
@@ -133,6 +136,8 @@ std::vector<std::string> reasons_against(const Problem& problem, const Schedule&
     return reasons.take();
   }
   if (schedule.family == Family::sm90) {
+    if (gpu.number() == 90 && is_backward(problem.op))
+      return hopper_backward::reasons_against(problem, schedule);
     if (gpu.number() == 90)
       return hopper::reasons_against(problem, schedule);
     reasons.add_if(true, "family sm90 needs compute capability 9.0 (sm_90a), this is {}", to_string(gpu));

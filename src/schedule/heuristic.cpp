@@ -8,6 +8,7 @@
 #include "schedule/backward.hpp"
 #include "schedule/feasibility.hpp"
 #include "schedule/hopper.hpp"
+#include "schedule/hopper_backward.hpp"
 #include "schedule/tile_kernels.hpp"
 #include <tilewright/error.hpp>
 
@@ -71,7 +72,10 @@ std::vector<Candidate> candidates(const Problem& problem, const Architecture& gp
     return result;
   }
   if (is_backward(problem.op)) {
-    if (family == Family::automatic || family == Family::sm80)
+    const bool delta = problem.op == Operator::attention_backward_delta;
+    if (!delta && (family == Family::sm90 || (family == Family::automatic && gpu.number() == 90)))
+      append(hopper_backward::schedules(problem));
+    if (delta || family == Family::automatic || family == Family::sm80) // all families share the statistics' kernel
       append(backward::sm80_schedules(problem.op));
     return result;
   }

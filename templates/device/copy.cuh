@@ -43,6 +43,17 @@ TILEWRIGHT_DEVICE uint32_t load_shared_word(SharedAddress address) {
   return word;
 }
 
+struct FloatPair {
+  float first, second;
+};
+
+/// Two words that follow each other; address is a multiple of 8.
+TILEWRIGHT_DEVICE FloatPair load_shared_pair(SharedAddress address) {
+  FloatPair pair;
+  asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(pair.first), "=f"(pair.second) : "r"(address) : "memory");
+  return pair;
+}
+
 TILEWRIGHT_DEVICE void store_shared(SharedAddress address, uint32_t word) {
   asm volatile("st.shared.u32 [%0], %1;" ::"r"(address), "r"(word) : "memory");
 }

@@ -36,6 +36,16 @@ TILEWRIGHT_DEVICE void copy_box_to_shared(SharedAddress destination, const Tenso
       : "memory");
 }
 
+/// global -> shared, bytes that follow each other: their number and both addresses are multiples of 16. One thread;
+/// counts on the barrier as a box does.
+TILEWRIGHT_DEVICE void copy_bytes_to_shared(SharedAddress destination, const void* source, int bytes,
+                                            SharedAddress barrier) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(destination),
+      "l"(source), "r"(bytes), "r"(barrier)
+      : "memory");
+}
+
 /// The same box to the same address in the shared memory of every thread block of the cluster whose bit is set in
 /// `ranks`; in each of them the bytes count on the barrier at the same address.
 TILEWRIGHT_DEVICE void copy_box_to_cluster(SharedAddress destination, const TensorMap& map, const BoxOrigin& origin,

@@ -51,6 +51,14 @@ TILEWRIGHT_DEVICE uint32_t load_shared_word(SharedAddress address, emulator::Pla
   return emulator::load<uint32_t>(address, place);
 }
 
+struct alignas(8) FloatPair {
+  float first, second;
+};
+
+TILEWRIGHT_DEVICE FloatPair load_shared_pair(SharedAddress address, emulator::Place place = emulator::here()) {
+  return emulator::load<FloatPair>(address, place);
+}
+
 TILEWRIGHT_DEVICE void store_shared(SharedAddress address, uint32_t word, emulator::Place place = emulator::here()) {
   emulator::store(address, word, place);
 }

@@ -105,6 +105,12 @@ struct BoxRequest {
   uint32_t ranks;   // to shared memory only: thread blocks of the cluster, a bit each
 };
 
+/// Bytes that follow each other, on their way to shared memory.
+struct BytesRequest {
+  const void* source;
+  uint32_t shared, bytes, barrier;
+};
+
 /// The runtime, as kernels call it. Each function may switch to other CUDA threads, and throws what is wrong.
 struct Services {
   /// Returns when all lanes of the warp have come here and the work is done.
@@ -130,6 +136,7 @@ struct Services {
 
   void (*check_map)(Thread& thread, const void* map, Place place);
   void (*copy_box_to_shared)(Thread& thread, const BoxRequest& box, Place place);
+  void (*copy_bytes_to_shared)(Thread& thread, const BytesRequest& request, Place place);
   void (*copy_box_to_global)(Thread& thread, const BoxRequest& box, Place place);
   void (*commit_box_copies)(Thread& thread);
   void (*wait_for_boxes)(Thread& thread, bool only_sources);

@@ -37,6 +37,12 @@ TILEWRIGHT_DEVICE void copy_box_to_shared(SharedAddress destination, const Tenso
       thread, emulator::box_request(map, origin, destination, barrier, 1u << thread.rank), place);
 }
 
+TILEWRIGHT_DEVICE void copy_bytes_to_shared(SharedAddress destination, const void* source, int bytes,
+                                            SharedAddress barrier, emulator::Place place = emulator::here()) {
+  emulator::Thread& thread = emulator::this_thread();
+  thread.services->copy_bytes_to_shared(thread, {source, destination, static_cast<uint32_t>(bytes), barrier}, place);
+}
+
 TILEWRIGHT_DEVICE void copy_box_to_cluster(SharedAddress destination, const TensorMap& map, const BoxOrigin& origin,
                                            SharedAddress barrier, uint32_t ranks,
                                            emulator::Place place = emulator::here()) {

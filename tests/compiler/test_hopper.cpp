@@ -54,3 +54,20 @@ TEST_CASE("the kernel's other schedules compile without spills where they fit") 
         compile(schedule::insisted_spec(problem, hopper, candidate.schedule));
   }
 }
+
+TEST_CASE("every backward schedule of the sm90 family compiles without spills") {
+  if (nvrtc_missing())
+    return;
+  for (const char* op : {"attention_backward_key:", "attention_backward_query:"}) {
+    for (const char* pattern : {"pattern=sliding_tile,tile=6x8x8", "pattern=dense", "pattern=block_list,tile=4x4x4"})
+      for (const char* rest : {"", ",layout=tiled", ",head_dim=64,dtype=fp16"})
+        for (const Problem& problem : closed_variants(parse_problem(std::string(op) + pattern + rest)))
+          compile(schedule::default_spec(problem, hopper, Family::sm90));
+    for (const char* line : {"pattern=sliding_tile,tile=6x8x8,text=1,edges=clipped", "pattern=block_list,edges=full"}) {
+      const Problem problem = parse_problem(std::string(op) + line);
+      for (const schedule::Candidate& candidate : schedule::candidates(problem, hopper, Family::sm90))
+        if (candidate.refusals.empty())
+          compile(schedule::insisted_spec(problem, hopper, candidate.schedule));
+    }
+  }
+}

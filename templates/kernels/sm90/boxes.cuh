@@ -2,7 +2,8 @@
 #pragma once
 
 #include "device/tensor_copy.cuh"
-#include "kernels/sm90/shared_memory.cuh"
+#include "kernels/mapped_attention_parameters.cuh"
+#include "patterns/geometry.cuh"
 
 namespace tilewright {
 
