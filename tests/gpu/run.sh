@@ -65,7 +65,25 @@ bench_both() {
 
 say "== $gpu, $(date -u +%FT%TZ), tilewright $(git -C "$repository" rev-parse --short HEAD 2>/dev/null || echo unknown)"
 step "tilewright doctor" "$tilewright" doctor
-step "random problems and graph capture" "$tests"
+
+# Compiling kernels and the reference take the time, not the GPU: several processes share a test's problems.
+shared() {
+  local filter=$1 problems=$2 processes=8 first failed=0 jobs=()
+  local each=$(((problems + processes - 1) / processes))
+  for ((first = 0; first < problems; first += each)); do
+    TILEWRIGHT_GPU_PROBLEMS=$each TILEWRIGHT_GPU_SEED=$first "$tests" --test-case="$filter" &
+    jobs+=($!)
+  done
+  for job in "${jobs[@]}"; do wait "$job" || failed=1; done
+  return $failed
+}
+count=${TILEWRIGHT_GPU_PROBLEMS:-400}
+step "graph capture" "$tests" --test-case="*captur*"
+# A comma would separate two filters, so a ? stands for it.
+step "random problems of the generic family" shared "random problems? generic family" "$count"
+step "random problems of the Hopper family" shared "random problems? Hopper family" "$count"
+step "random backward problems" shared "random backward problems of*" $((count * 3 / 4))
+step "random problems of video sparse attention" shared "video sparse attention: random*" $((count * 3 / 4))
 
 sanitizer=$(PATH=$PATH:/usr/local/cuda/bin command -v compute-sanitizer)
 for tool in memcheck racecheck; do

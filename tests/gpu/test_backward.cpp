@@ -7,6 +7,7 @@
 #include <string>
 
 #include "device_problem.hpp"
+#include "problem_count.hpp"
 #include "support_random_backward.hpp"
 
 using namespace tilewright;
@@ -15,12 +16,6 @@ using namespace tilewright::testing;
 namespace {
 
 constexpr double activation_scales[] = {1, 4, 16};
-
-std::uint64_t problem_count() {
-  constexpr std::uint64_t without_a_wish = 300;
-  const char* wish = std::getenv("TILEWRIGHT_GPU_PROBLEMS");
-  return wish == nullptr ? without_a_wish : std::stoull(wish);
-}
 
 /// Whole allocations travel, guards and gaps with them.
 class DeviceBackward {
@@ -91,7 +86,7 @@ void check_problems(Family family, RandomLimits limits) {
   Runtime runtime(make_cuda_executor(device), {.family = family});
   std::set<std::string> computed; // closed problems: the kernels that ran
   std::uint64_t refused = 0;
-  for (std::uint64_t seed = 0; seed < problem_count() + refused; ++seed) {
+  for (std::uint64_t seed = first_seed(); seed < first_seed() + problem_count(300) + refused; ++seed) {
     const double scale = activation_scales[seed % std::size(activation_scales)];
     const Problem forward = RandomProblem(seed, limits).problem();
     try {
@@ -104,7 +99,7 @@ void check_problems(Family family, RandomLimits limits) {
         return;
       }
       ++refused;
-      REQUIRE(refused < 10 * (problem_count() + 1)); // a family that refuses all is broken
+      REQUIRE(refused < 10 * (problem_count(300) + 1)); // a family that refuses all is broken
       continue;
     }
     RandomBackward problem(seed, limits, scale);
@@ -117,8 +112,9 @@ void check_problems(Family family, RandomLimits limits) {
     }
     computed.insert(to_string(forward));
   }
-  MESSAGE(to_string(family) << " backward on " << device->description().name << ": " << problem_count() << " problems, "
-                            << computed.size() << " kinds; the family has none for " << refused << " more");
+  MESSAGE(to_string(family) << " backward on " << device->description().name << ": " << problem_count(300)
+                            << " problems, " << computed.size() << " kinds; the family has none for " << refused
+                            << " more");
 }
 
 } // namespace

@@ -7,17 +7,12 @@
 #include <string>
 
 #include "device_problem.hpp"
+#include "problem_count.hpp"
 
 using namespace tilewright;
 using namespace tilewright::testing;
 
 namespace {
-
-std::uint64_t problem_count() {
-  constexpr std::uint64_t without_a_wish = 400;
-  const char* wish = std::getenv("TILEWRIGHT_GPU_PROBLEMS");
-  return wish == nullptr ? without_a_wish : std::stoull(wish);
-}
 
 /// Twice, from poisoned outputs each time: right, and the same to the last bit.
 std::string complaint_about(RandomProblem& problem, Runtime& runtime,
@@ -48,14 +43,15 @@ void check_problems(Family family, const RandomLimits& limits) {
   Runtime runtime(make_cuda_executor(device), {.family = family});
   std::set<std::string> computed; // closed problems: the kernels that ran
   std::uint64_t refused = 0;
-  for (std::uint64_t seed = 0; computed.empty() || seed < problem_count() + refused; ++seed) {
+  for (std::uint64_t seed = first_seed(); computed.empty() || seed < first_seed() + problem_count(400) + refused;
+       ++seed) {
     RandomProblem problem(seed, limits);
     try {
       static_cast<void>(runtime.spec_of(problem.problem()));
     } catch (const Error& error) {
       REQUIRE(error.code() == ErrorCode::unsupported);
       ++refused;
-      REQUIRE(refused < 10 * (problem_count() + 1)); // a family that refuses all is broken
+      REQUIRE(refused < 10 * (problem_count(400) + 1)); // a family that refuses all is broken
       continue;
     }
     try {
@@ -67,7 +63,7 @@ void check_problems(Family family, const RandomLimits& limits) {
     }
     computed.insert(to_string(problem.problem()));
   }
-  MESSAGE(to_string(family) << " on " << device->description().name << ": " << problem_count() << " problems, "
+  MESSAGE(to_string(family) << " on " << device->description().name << ": " << problem_count(400) << " problems, "
                             << computed.size() << " kernels; the family has none for " << refused << " more");
 }
 

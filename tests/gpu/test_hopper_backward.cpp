@@ -7,27 +7,28 @@
 #include <vector>
 
 #include "device_problem.hpp"
+#include "problem_count.hpp"
 #include "schedule/heuristic.hpp"
 #include "support_backward_problem.hpp"
 
 using namespace tilewright;
+using testing::first_seed;
+using testing::problem_count;
 
 TEST_CASE("backward kernels of sm90 on random problems") {
   const auto device = testing::gpu_or_skip();
   if (device == nullptr || device->description().architecture.number() != 90)
     return;
   const auto executor = make_cuda_executor(0, {}, {});
-  const char* const wanted = std::getenv("TILEWRIGHT_GPU_PROBLEMS");
-  const int problems = wanted != nullptr ? std::atoi(wanted) : 60;
   constexpr int repeats = 20, every = 10; // one problem in so many is repeated
 
   testing::RandomLimits limits;
   limits.max_tokens = 1500;
   limits.max_flops = 6e7;
   limits.any_strides = false;
-  for (int seed = 0; seed < problems; ++seed) {
+  for (std::uint64_t seed = first_seed(); seed < first_seed() + problem_count(60); ++seed) {
     limits.query_scale_max = seed % 3 == 0 ? 16 : 4;
-    testing::BackwardProblem problem(static_cast<std::uint64_t>(seed), limits);
+    testing::BackwardProblem problem(seed, limits);
     for (const Operator op : {Operator::attention_backward_key, Operator::attention_backward_query}) {
       const Spec spec = schedule::default_spec(problem.problem(op), executor->device().architecture, Family::sm90);
       std::vector<std::byte> first;

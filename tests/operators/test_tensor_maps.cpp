@@ -172,7 +172,8 @@ TEST_CASE("work is dealt out in whole items, and a text item counts as the round
               .grid.x == 2);
   }
   SUBCASE("merged lists: an item has a query block for each consumer") {
-    const Spec spec = spec_of("pattern=block_list,edges=full");
+    Spec spec = spec_of("pattern=block_list,edges=full");
+    spec.schedule.consumers = 3;
     const DealtWork dealt = deal_work(spec, parameters({}, grid_of({16, 48, 64}, {4, 4, 4}), 12), 1, 1);
     CHECK(dealt.work.video_blocks == 768);
     CHECK(dealt.work.video_items == 256);
