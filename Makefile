@@ -54,7 +54,7 @@ sanitize: dependencies
 ## lint: clang-format and clang-tidy; format: let clang-format correct
 lint: build
 	scripts/check_format.sh
-	run-clang-tidy -quiet -p $(BUILD) '/(src|tools)/' > $(BUILD)/clang-tidy.log || (cat $(BUILD)/clang-tidy.log; exit 1)
+	run-clang-tidy -quiet -p $(BUILD) '^$(CURDIR)/(src|tools)/' > $(BUILD)/clang-tidy.log || (cat $(BUILD)/clang-tidy.log; exit 1)
 
 format:
 	scripts/check_format.sh --fix

@@ -87,9 +87,9 @@ struct KernelCache::State {
     return found == memory.end() ? nullptr : found->second;
   }
 
-  EntryPointer remember(const Spec& spec, EntryPointer entry) {
+  EntryPointer remember(const Spec& spec, const EntryPointer& entry) {
     const std::unique_lock guard(memory_lock);
-    return memory.try_emplace(spec, std::move(entry)).first->second;
+    return memory.try_emplace(spec, entry).first->second;
   }
 
   /// One thread does the work for all that ask for the spec at the same time; its failure is theirs, and then

@@ -54,7 +54,7 @@ void Multiprocessor::begin_block(ThreadBlock& block, std::uint32_t index, std::u
   block.warp_registers.assign(plan_->threads_per_block / warp_lanes, plan_->registers);
   block.waiting_for_registers.clear();
   for (std::size_t index_in_block = 0; index_in_block < plan_->threads_per_block; ++index_in_block) {
-    Fiber& fiber = scheduler_.fiber(rank * plan_->threads_per_block + index_in_block);
+    Fiber& fiber = scheduler_.fiber(std::size_t{rank} * plan_->threads_per_block + index_in_block);
     fiber.thread_block = &block;
     fiber.shared = block.shared.get();
     fiber.shared_bytes = plan_->shared_bytes;
