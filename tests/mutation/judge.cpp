@@ -49,8 +49,8 @@ const std::string two = "family=sm90,block_q=128,block_k=64,blocks_per_processor
                         "producer_registers=40,";
 const std::string one = "family=sm90,block_q=64,block_k=64,stages=2,blocks_per_processor=2,consumers=1,"
                         "consumer_registers=208,producer_registers=40,cluster=1,";
-const std::string merged = "family=sm90,block_q=64,block_k=64,cluster=1,overlap=0,blocks_per_processor=1,consumers=2,"
-                           "consumer_registers=232,producer_registers=40,stages=2,softmax=lazy";
+const std::string merged = "family=sm90,block_q=64,block_k=64,cluster=1,blocks_per_processor=1,consumers=2,"
+                           "consumer_registers=232,producer_registers=40,stages=3,";
 
 std::vector<Case> all_cases() {
   using enum PatternKind;
@@ -64,8 +64,8 @@ std::vector<Case> all_cases() {
       {"text=1,edges=clipped", sliding_tile, raster, one + "overlap=0,softmax=lazy", 200, 16},
       {"text=1,edges=clipped", sliding_tile, tiled, one + "overlap=1,softmax=fixed", 200},
       {"window=per_head", sliding_tile, raster, one + "overlap=0,softmax=online"},
-      {"edges=sized", block_list, tiled, merged},
-      {"edges=clipped", block_list, raster, merged},
+      {"edges=sized", block_list, tiled, merged + "overlap=1,softmax=lazy"},
+      {"edges=clipped", block_list, raster, merged + "overlap=0,softmax=fixed"},
   };
 }
 
