@@ -321,7 +321,7 @@ std::shared_ptr<const CacheEntry> KernelCache::find(const Spec& spec) {
     return entry;
   }
   auto entry = here.look_up(here.request(spec));
-  return entry ? here.remember(spec, std::move(entry)) : nullptr;
+  return entry ? here.remember(spec, entry) : nullptr;
 }
 
 CacheStatistics KernelCache::statistics() const {
