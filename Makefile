@@ -12,7 +12,7 @@ export TILEWRIGHT_NVRTC = $(abspath $(VENV_NVRTC))
 endif
 endif
 
-.PHONY: demo test build dependencies benchmark gpu lint format sanitize clean
+.PHONY: demo test build dependencies benchmark gpu lint format sanitize mutation fuzz clean
 
 ## demo: install what is missing, build, and attend over a real video's tokens (on the GPU, else in the emulator)
 demo: build
@@ -51,10 +51,17 @@ gpu: build
 sanitize: dependencies
 	$(MAKE) --no-print-directory test BUILD=$(BUILD)-sanitize CMAKE_FLAGS="-DTILEWRIGHT_SANITIZE=address,undefined"
 
+## mutation: switch on one mutant of the kernels after the other; fuzz: feed the parsers what nobody would write
+mutation: build
+	tests/mutation/mutate.py --judge $(BUILD)/tests/mutation/mutation_judge --jobs $(JOBS)
+
+fuzz:
+	scripts/fuzz.sh $(BUILD)/fuzz 60
+
 ## lint: clang-format and clang-tidy; format: let clang-format correct
 lint: build
 	scripts/check_format.sh
-	run-clang-tidy -quiet -p $(BUILD) '/(src|tools)/' > $(BUILD)/clang-tidy.log || (cat $(BUILD)/clang-tidy.log; exit 1)
+	run-clang-tidy -quiet -p $(BUILD) '^$(CURDIR)/(src|tools)/' > $(BUILD)/clang-tidy.log || (cat $(BUILD)/clang-tidy.log; exit 1)
 
 format:
 	scripts/check_format.sh --fix

@@ -59,7 +59,7 @@ std::string name_value_lines(const std::vector<std::pair<std::string, std::strin
     width = std::max(width, width_of(name));
   std::string text;
   for (const auto& [name, value] : lines)
-    text += name + std::string(width - width_of(name) + 2, ' ') + value + '\n';
+    text.append(name).append(width - width_of(name) + 2, ' ').append(value).append(1, '\n');
   return text;
 }
 

@@ -3,7 +3,9 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
+#include <string_view>
 
 #include <tilewright/types.hpp>
 
@@ -18,6 +20,16 @@ enum class Completion : std::uint8_t {
   earliest
 };
 
+/// What one launch did, all thread blocks together. The same on every host, for every seed.
+struct EmulatorCounters {
+  std::uint64_t bytes_to_shared = 0;     // by copies, zeros for what is outside the tensor included
+  std::uint64_t bytes_from_shared = 0;   // boxes written to tensors, the parts outside included
+  std::uint64_t matrix_instructions = 0; // of warps: mma.sync; wgmma counts one for each of the four warps
+  std::uint64_t bank_conflicts = 0;      // additional passes of ldmatrix and stmatrix over the banks
+
+  friend bool operator==(const EmulatorCounters&, const EmulatorCounters&) = default;
+};
+
 struct EmulatorOptions {
   std::uint64_t seed = 0; // order of fibers, completion of copies
   Completion completion = Completion::seeded;
@@ -25,6 +37,8 @@ struct EmulatorOptions {
   int threads = 0;                    // host threads that run thread blocks; 0: all cores
   std::filesystem::path folder{};     // compiled kernels; empty: "emulator" beside the cache
   bool check_initialised = true;      // shared memory and registers start as NaN patterns
+  bool check_races = false;           // accesses to shared memory that nothing orders are errors; costs time
+  std::function<void(std::string_view kernel, const EmulatorCounters& counters)> counted{}; // after each launch
 };
 
 /// An executor for tilewright::Runtime; "device" memory is the host's. Needs a host C++ compiler ($CXX, c++, g++,

@@ -87,9 +87,9 @@ struct KernelCache::State {
     return found == memory.end() ? nullptr : found->second;
   }
 
-  EntryPointer remember(const Spec& spec, EntryPointer entry) {
+  EntryPointer remember(const Spec& spec, const EntryPointer& entry) {
     const std::unique_lock guard(memory_lock);
-    return memory.try_emplace(spec, std::move(entry)).first->second;
+    return memory.try_emplace(spec, entry).first->second;
   }
 
   /// One thread does the work for all that ask for the spec at the same time; its failure is theirs, and then
@@ -321,7 +321,7 @@ std::shared_ptr<const CacheEntry> KernelCache::find(const Spec& spec) {
     return entry;
   }
   auto entry = here.look_up(here.request(spec));
-  return entry ? here.remember(spec, std::move(entry)) : nullptr;
+  return entry ? here.remember(spec, entry) : nullptr;
 }
 
 CacheStatistics KernelCache::statistics() const {

@@ -98,6 +98,7 @@ std::vector<fs::path> Store::paths_of(const support::Hash128& key) const {
   std::sort(files.begin(), files.end(),
             [](const StoredFile& a, const StoredFile& b) { return a.published > b.published; });
   std::vector<fs::path> paths;
+  paths.reserve(files.size());
   for (StoredFile& file : files)
     paths.push_back(std::move(file.path));
   return paths;

@@ -24,7 +24,7 @@ public:
 private:
   template <class Value>
   void add(std::string_view name, fmt::format_string<std::string_view, Value> form, Value value) {
-    constants_.push_back({std::string(name), fmt::format(form, std::move(name), std::move(value))});
+    constants_.push_back({std::string(name), fmt::format(form, std::string_view(name), Value(value))});
   }
 
   std::vector<Constant> constants_;

@@ -92,8 +92,11 @@ void EmulatorExecutor::launch(const Kernel& kernel, const LaunchShape& shape, co
   plan.seed = options_.seed;
   plan.completion = options_.completion;
   plan.check_initialised = options_.check_initialised;
+  plan.check_races = options_.check_races;
   const int all_cores = static_cast<int>(std::thread::hardware_concurrency());
-  run_launch(plan, pool_, options_.threads > 0 ? options_.threads : all_cores);
+  const EmulatorCounters counters = run_launch(plan, pool_, options_.threads > 0 ? options_.threads : all_cores);
+  if (options_.counted)
+    options_.counted(plan.kernel, counters);
 }
 
 TensorMap EmulatorExecutor::encode(const TensorMapRequest& request) { return encode_box_map(request); }

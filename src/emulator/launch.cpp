@@ -51,6 +51,13 @@ private:
   std::uint32_t failed_cluster_ = 0;
 };
 
+void add(EmulatorCounters& sum, const EmulatorCounters& more) {
+  sum.bytes_to_shared += more.bytes_to_shared;
+  sum.bytes_from_shared += more.bytes_from_shared;
+  sum.matrix_instructions += more.matrix_instructions;
+  sum.bank_conflicts += more.bank_conflicts;
+}
+
 } // namespace
 
 MultiprocessorPool::MultiprocessorPool() = default;
@@ -74,12 +81,18 @@ void MultiprocessorPool::give_back(std::unique_ptr<Multiprocessor> multiprocesso
   idle_.push_back(std::move(multiprocessor));
 }
 
-void run_launch(const LaunchPlan& plan, MultiprocessorPool& pool, int host_threads) {
+EmulatorCounters run_launch(const LaunchPlan& plan, MultiprocessorPool& pool, int host_threads) {
   const std::uint32_t clusters = plan.blocks / plan.cluster;
   ClusterQueue queue(clusters);
+  EmulatorCounters sum;
+  std::mutex sum_mutex;
   const auto work = [&] {
     std::unique_ptr<Multiprocessor> multiprocessor = pool.take(std::size_t{plan.cluster} * plan.threads_per_block);
     queue.work(plan, *multiprocessor);
+    {
+      const std::lock_guard lock(sum_mutex);
+      add(sum, multiprocessor->take_counters());
+    }
     pool.give_back(std::move(multiprocessor));
   };
   {
@@ -90,6 +103,7 @@ void run_launch(const LaunchPlan& plan, MultiprocessorPool& pool, int host_threa
     work();
   }
   queue.rethrow();
+  return sum;
 }
 
 } // namespace tilewright::emulator

@@ -28,7 +28,8 @@ private:
 };
 
 /// Runs the launch on so many host threads, the calling one among them, and returns when all has finished.
-/// Throws the error of the failing cluster with the lowest index: what is thrown does not depend on the host threads.
-void run_launch(const LaunchPlan& plan, MultiprocessorPool& pool, int host_threads);
+/// Returns what all thread blocks did. Throws the error of the failing cluster with the lowest index: what is thrown
+/// does not depend on the host threads.
+EmulatorCounters run_launch(const LaunchPlan& plan, MultiprocessorPool& pool, int host_threads);
 
 } // namespace tilewright::emulator

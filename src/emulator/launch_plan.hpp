@@ -21,6 +21,7 @@ struct LaunchPlan {
   std::uint64_t seed = 0;
   Completion completion = Completion::seeded;
   bool check_initialised = true;
+  bool check_races = false;
   bool copy_engine = false; // the kernel uses tensor maps
 };
 

@@ -33,6 +33,8 @@ void Multiprocessor::run(const LaunchPlan& plan, std::uint32_t cluster) {
   unfinished_ = std::size_t{plan.cluster} * plan.threads_per_block;
   for (std::uint32_t rank = 0; rank < plan.cluster; ++rank)
     begin_block(blocks_[rank], cluster * plan.cluster + rank, rank);
+  if (plan.check_races)
+    races_.begin(unfinished_, plan.cluster, plan.shared_bytes);
   scheduler_.run(*this);
 }
 
@@ -54,11 +56,11 @@ void Multiprocessor::begin_block(ThreadBlock& block, std::uint32_t index, std::u
   block.warp_registers.assign(plan_->threads_per_block / warp_lanes, plan_->registers);
   block.waiting_for_registers.clear();
   for (std::size_t index_in_block = 0; index_in_block < plan_->threads_per_block; ++index_in_block) {
-    Fiber& fiber = scheduler_.fiber(rank * plan_->threads_per_block + index_in_block);
+    Fiber& fiber = scheduler_.fiber(std::size_t{rank} * plan_->threads_per_block + index_in_block);
     fiber.thread_block = &block;
     fiber.shared = block.shared.get();
     fiber.shared_bytes = plan_->shared_bytes;
-    fiber.watched = plan_->copy_engine;
+    fiber.watched = plan_->copy_engine || plan_->check_races;
     fiber.rank = static_cast<std::uint8_t>(rank);
     fiber.block = static_cast<std::int32_t>(index);
     fiber.grid = static_cast<std::int32_t>(plan_->blocks);
@@ -111,8 +113,10 @@ void Multiprocessor::synchronize_block(Fiber& fiber, Place place) {
 
 /// Threads that have finished are not waited for (CUDA C++ Programming Guide, __syncthreads; PTX ISA, barrier.cluster).
 void Multiprocessor::release_block_barrier(ThreadBlock& block) {
-  if (block.at_barrier.size() == block.unfinished)
-    release_all(block.at_barrier);
+  if (block.at_barrier.size() != block.unfinished)
+    return;
+  meet(block.at_barrier);
+  release_all(block.at_barrier);
 }
 
 void Multiprocessor::synchronize_cluster(Fiber& fiber, Place place) {
@@ -126,8 +130,10 @@ void Multiprocessor::synchronize_cluster(Fiber& fiber, Place place) {
 }
 
 void Multiprocessor::release_cluster_barrier() {
-  if (at_cluster_barrier_.size() == unfinished_)
-    release_all(at_cluster_barrier_);
+  if (at_cluster_barrier_.size() != unfinished_)
+    return;
+  meet(at_cluster_barrier_);
+  release_all(at_cluster_barrier_);
 }
 
 bool Multiprocessor::meet_threads(Fiber& fiber, int id, int threads, bool condition, Place place) {
@@ -152,6 +158,7 @@ bool Multiprocessor::meet_threads(Fiber& fiber, int id, int threads, bool condit
   for (Fiber* const waiting : barrier.waiting)
     waiting->agreed = barrier.any;
   barrier.any = false;
+  meet(barrier.waiting);
   release_all(barrier.waiting);
   scheduler_.yield(fiber);
   return fiber.agreed;
@@ -170,20 +177,33 @@ bool Multiprocessor::completes_at_once() {
 }
 
 void Multiprocessor::copy_async(Fiber& fiber, std::uint32_t destination, const void* source, bool valid, Place place) {
-  unsigned char* const memory = shared_at(fiber, destination, asynchronous_copy_bytes, Access::write, place);
+  check_bounds(fiber, destination, asynchronous_copy_bytes, Access::write, place);
+  unsigned char* const memory = fiber.shared + (destination - shared_base);
+  if (plan_->check_races)
+    refuse_race(fiber, place,
+                races_.start_write(RaceDetector::Kind::copies, fiber.number, fiber.number, fiber.rank,
+                                   destination - shared_base, asynchronous_copy_bytes, place),
+                "copies to", destination);
+  counters_.bytes_to_shared += asynchronous_copy_bytes;
   if (valid && reinterpret_cast<std::uintptr_t>(source) % asynchronous_copy_bytes != 0)
     check_global(fiber, source, asynchronous_copy_bytes, Access::read, place);
   copies_[fiber.number].add(memory, valid ? source : nullptr, completes_at_once());
 }
 
-void Multiprocessor::commit_copies(Fiber& fiber) { copies_[fiber.number].commit(); }
+void Multiprocessor::commit_copies(Fiber& fiber) {
+  copies_[fiber.number].commit();
+  if (plan_->check_races)
+    races_.close_group(RaceDetector::Kind::copies, fiber.number);
+}
 
 void Multiprocessor::wait_for_copies(Fiber& fiber, int pending) {
   copies_[fiber.number].wait(static_cast<std::uint64_t>(pending));
+  if (plan_->check_races)
+    races_.wait_for_groups(RaceDetector::Kind::copies, fiber.number, fiber.number, static_cast<std::uint32_t>(pending));
 }
 
-void Multiprocessor::check_shared(Fiber& fiber, std::uint32_t address, std::uint32_t bytes, Access access,
-                                  Place place) {
+void Multiprocessor::check_bounds(const Fiber& fiber, std::uint32_t address, std::uint32_t bytes, Access access,
+                                  Place place) const {
   const char* const verb = access == Access::read ? "reads" : "writes";
   if (address % bytes != 0)
     throw fault(fiber, place, fmt::format("{} {} bytes at shared address {}", verb, bytes, address),
@@ -191,8 +211,19 @@ void Multiprocessor::check_shared(Fiber& fiber, std::uint32_t address, std::uint
   if (std::uint64_t{address - shared_base} + bytes > fiber.shared_bytes)
     throw fault(fiber, place, fmt::format("{} {} bytes at shared address {}", verb, bytes, address),
                 fmt::format("the thread block has the {} bytes from {} on", fiber.shared_bytes, shared_base));
+}
+
+void Multiprocessor::check_shared(Fiber& fiber, std::uint32_t address, std::uint32_t bytes, Access access,
+                                  Place place) {
+  check_bounds(fiber, address, bytes, access, place);
+  const std::uint32_t offset = address - shared_base;
+  if (plan_->check_races)
+    refuse_race(fiber, place,
+                access == Access::read ? races_.read(fiber.number, fiber.rank, offset, bytes, place)
+                                       : races_.write(fiber.number, fiber.rank, offset, bytes, place),
+                access == Access::read ? "reads" : "writes", address);
   if (plan_->copy_engine && access == Access::write)
-    fiber.thread_block->unfenced.store(static_cast<std::size_t>(fiber.index), address - shared_base, bytes);
+    fiber.thread_block->unfenced.store(static_cast<std::size_t>(fiber.index), offset, bytes);
 }
 
 void Multiprocessor::check_global(Fiber& fiber, const void* address, std::uint32_t bytes, Access access, Place place) {

@@ -5,12 +5,14 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "emulator/copy_queue.hpp"
 #include "emulator/launch_plan.hpp"
 #include "emulator/names.hpp"
 #include "emulator/product_queue.hpp"
+#include "emulator/race_detector.hpp"
 #include "emulator/scheduler.hpp"
 #include "emulator/tensor_map.hpp"
 #include "emulator/thread_block.hpp"
@@ -59,12 +61,16 @@ public:
   /// Runs one cluster to its end. Which way it goes depends on the plan's seed and the cluster's index only.
   void run(const LaunchPlan& plan, std::uint32_t cluster);
 
+  /// What has been counted since the last call.
+  EmulatorCounters take_counters() noexcept { return std::exchange(counters_, {}); }
+
   // What kernels call: see Services. Each throws Error (internal) where the kernel is wrong.
   void meet_warp(Fiber& fiber, WarpOperation operation, WarpWork work, Place place);
   void synchronize_block(Fiber& fiber, Place place);
   void synchronize_cluster(Fiber& fiber, Place place);
   bool meet_threads(Fiber& fiber, int id, int threads, bool condition, Place place);
   void check_shared(Fiber& fiber, std::uint32_t address, std::uint32_t bytes, Access access, Place place);
+  void check_bounds(const Fiber& fiber, std::uint32_t address, std::uint32_t bytes, Access access, Place place) const;
   void check_global(Fiber& fiber, const void* address, std::uint32_t bytes, Access access, Place place);
   void copy_async(Fiber& fiber, std::uint32_t destination, const void* source, bool valid, Place place);
   void commit_copies(Fiber& fiber);
@@ -94,6 +100,10 @@ private:
 
   void begin_block(ThreadBlock& block, std::uint32_t index, std::uint32_t rank);
   void release_all(std::vector<Fiber*>& waiting);
+  void meet(const std::vector<Fiber*>& fibers);
+  void observe(const Fiber& fiber, WarpOperation operation);
+  void refuse_race(const Fiber& fiber, Place place, const RaceDetector::Complaint& complaint, std::string_view what,
+                   std::uint32_t address) const;
   void release_block_barrier(ThreadBlock& block);
   void release_cluster_barrier();
   [[nodiscard]] bool completes_at_once();
@@ -106,7 +116,7 @@ private:
   void check_fenced(const Fiber& fiber, const ThreadBlock& block, std::uint32_t address, std::uint32_t bytes,
                     std::string_view what, Place place) const;
   void bring(const PendingBox& box);
-  void check_operands(const Fiber& fiber, const ProductRequest& request, Place place) const;
+  void check_operands(const Fiber& fiber, const ProductRequest& request, Place place);
   void check_agreement(const Fiber& fiber, const ProductRequest& request, Place place);
 
   [[nodiscard]] Error fault(const Fiber& fiber, Place place, std::string_view what, std::string allowed) const;
@@ -124,6 +134,9 @@ private:
   std::vector<PendingBox> boxes_;       // to shared memory
   std::vector<ProductQueue> products_;  // by warp
   std::vector<WarpgroupProducts> warpgroups_;
+  RaceDetector races_;
+  std::vector<std::size_t> meeting_; // numbers of fibers; scratch
+  EmulatorCounters counters_;
 };
 
 inline void Multiprocessor::meet_warp(Fiber& fiber, WarpOperation operation, WarpWork work, Place place) {
@@ -140,6 +153,7 @@ inline void Multiprocessor::meet_warp(Fiber& fiber, WarpOperation operation, War
     return;
   }
   work(warp.exchange, place);
+  observe(fiber, operation);
   warp.arrived = 0;
   warp.ready = all_lanes;
   if (!boxes_.empty())

@@ -48,6 +48,8 @@ SharedBarrier& Multiprocessor::barrier_at(const Fiber& by, ThreadBlock& block, s
   if (word != barrier_word(address))
     throw fault(by, place, fmt::format("uses the barrier at shared address {} of block {}", address, block.index),
                 "something has been written over it");
+  if (plan_->check_races)
+    refuse_race(by, place, races_.look(by.number, block.rank, address - shared_base), "uses the barrier at", address);
   return found->second;
 }
 
@@ -69,8 +71,13 @@ void Multiprocessor::arrive(Fiber& fiber, std::uint32_t address, int rank, int c
         fiber, place,
         fmt::format("is the last to arrive at the barrier at shared address {} in phase {}", address, barrier.phase()),
         fmt::format("{} bytes more have been copied than were announced", -barrier.missing_bytes()));
-  if (barrier.arrive(count))
+  if (plan_->check_races)
+    races_.arrive(fiber.number, block.rank, address, rank < 0 ? Ordered::all : Ordered::reads);
+  if (barrier.arrive(count)) {
+    if (plan_->check_races)
+      races_.complete(block.rank, address, barrier.phase());
     release_all(barrier.waiting);
+  }
   perhaps_progress();
   scheduler_.yield(fiber);
 }
@@ -83,8 +90,11 @@ void Multiprocessor::wait_for_phase(Fiber& fiber, std::uint32_t address, std::ui
   // Whoever is woken looks again, as the hardware's loop does: by then yet another phase may have completed.
   for (;;) {
     SharedBarrier& barrier = barrier_at(fiber, *fiber.thread_block, address, place);
-    if (barrier.passed(parity))
+    if (barrier.passed(parity)) {
+      if (plan_->check_races)
+        races_.acquire(fiber.number, fiber.rank, address);
       return;
+    }
     barrier.waiting.push_back(&fiber);
     scheduler_.wait(fiber, {"wait", place, address, parity, Wait::shared_barrier});
   }

@@ -46,8 +46,11 @@ void Multiprocessor::bring(const PendingBox& box) {
     std::memcpy(destination, box.plain, box.plain_bytes);
   else
     copy_box_to(destination, box.map, box.request.origin);
-  if (barrier.bring(box.bytes()))
+  if (barrier.bring(box.bytes())) {
+    if (plan_->check_races)
+      races_.complete(block.rank, box.request.barrier, barrier.phase());
     release_all(barrier.waiting);
+  }
 }
 
 void Multiprocessor::check_map(Fiber& fiber, const void* map, Place place) {
@@ -91,7 +94,13 @@ void Multiprocessor::copy_box_to_shared(Fiber& fiber, const BoxRequest& request,
     if ((request.ranks >> block.rank & 1) == 0)
       continue;
     check_box_place(fiber, block, request, map.box_bytes(), place);
-    (void)barrier_at(fiber, block, request.barrier, place);
+    const SharedBarrier& barrier = barrier_at(fiber, block, request.barrier, place);
+    if (plan_->check_races)
+      refuse_race(fiber, place,
+                  races_.start_box(block.rank, request.barrier, barrier.phase(), fiber.number,
+                                   request.shared - shared_base, map.box_bytes(), place),
+                  "copies a box to", request.shared);
+    counters_.bytes_to_shared += map.box_bytes();
     const PendingBox box{map, request, &block, &fiber, place, nullptr, 0};
     if (completes_at_once())
       bring(box);
@@ -113,7 +122,13 @@ void Multiprocessor::copy_bytes_to_shared(Fiber& fiber, const BytesRequest& requ
                 fmt::format("multiples of {}; the thread block has the {} bytes from {} on", unit, block.shared_bytes,
                             shared_base));
   check_fenced(fiber, block, request.shared, request.bytes, "the copy engine", place);
-  (void)barrier_at(fiber, block, request.barrier, place);
+  const SharedBarrier& barrier = barrier_at(fiber, block, request.barrier, place);
+  if (plan_->check_races)
+    refuse_race(fiber, place,
+                races_.start_box(block.rank, request.barrier, barrier.phase(), fiber.number,
+                                 request.shared - shared_base, request.bytes, place),
+                "copies bytes to", request.shared);
+  counters_.bytes_to_shared += request.bytes;
   const BoxRequest where{nullptr, {}, request.shared, request.barrier, 1U << block.rank};
   const PendingBox bytes{{}, where, &block, &fiber, place, request.source, request.bytes};
   if (completes_at_once())
@@ -126,6 +141,12 @@ void Multiprocessor::copy_bytes_to_shared(Fiber& fiber, const BytesRequest& requ
 void Multiprocessor::copy_box_to_global(Fiber& fiber, const BoxRequest& request, Place place) {
   const BoxMap map = map_of(fiber, request, place);
   check_box_place(fiber, *fiber.thread_block, request, map.box_bytes(), place);
+  if (plan_->check_races)
+    refuse_race(fiber, place,
+                races_.start_read(RaceDetector::Kind::outgoing, fiber.number, fiber.number, fiber.rank,
+                                  request.shared - shared_base, map.box_bytes(), place),
+                "copies a box from", request.shared);
+  counters_.bytes_from_shared += map.box_bytes();
   OutgoingBoxes& outgoing = outgoing_[fiber.number];
   const bool at_once = completes_at_once();
   if (at_once)
@@ -133,7 +154,11 @@ void Multiprocessor::copy_box_to_global(Fiber& fiber, const BoxRequest& request,
   outgoing.boxes.push_back({map, request, outgoing.open_group, at_once});
 }
 
-void Multiprocessor::commit_box_copies(Fiber& fiber) { ++outgoing_[fiber.number].open_group; }
+void Multiprocessor::commit_box_copies(Fiber& fiber) {
+  ++outgoing_[fiber.number].open_group;
+  if (plan_->check_races)
+    races_.close_group(RaceDetector::Kind::outgoing, fiber.number);
+}
 
 /// Boxes are read and written at the same time here, so it is all the same which of the two is waited for.
 void Multiprocessor::wait_for_boxes(Fiber& fiber, bool /*only_sources*/) {
@@ -144,6 +169,8 @@ void Multiprocessor::wait_for_boxes(Fiber& fiber, bool /*only_sources*/) {
     if (!box->done)
       copy_box_from(fiber.shared + (box->request.shared - shared_base), box->map, box->request.origin);
   outgoing.boxes.erase(outgoing.boxes.begin(), open);
+  if (plan_->check_races)
+    races_.wait_for_groups(RaceDetector::Kind::outgoing, fiber.number, fiber.number, 0);
   scheduler_.yield(fiber);
 }
 

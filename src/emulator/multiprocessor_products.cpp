@@ -28,9 +28,13 @@ template <class Visit> void for_each_operand_chunk(const ProductOperands& operan
 
 void Multiprocessor::fence_products(Fiber& fiber) { products_[fiber.warp->number].fence(); }
 
-void Multiprocessor::commit_products(Fiber& fiber) { products_[fiber.warp->number].commit(); }
+void Multiprocessor::commit_products(Fiber& fiber) {
+  products_[fiber.warp->number].commit();
+  if (plan_->check_races)
+    races_.close_group(RaceDetector::Kind::products, fiber.warp->number);
+}
 
-void Multiprocessor::check_operands(const Fiber& fiber, const ProductRequest& request, Place place) const {
+void Multiprocessor::check_operands(const Fiber& fiber, const ProductRequest& request, Place place) {
   const WarpExchange& exchange = fiber.warp->exchange;
   for (const auto& descriptor : exchange.descriptor)
     if (std::any_of(std::begin(descriptor), std::end(descriptor),
@@ -46,6 +50,11 @@ void Multiprocessor::check_operands(const Fiber& fiber, const ProductRequest& re
                   fmt::format("the thread block has the {} bytes from {} on", fiber.shared_bytes, shared_base));
     if (plan_->copy_engine)
       check_fenced(fiber, *fiber.thread_block, address, chunk_bytes, "a product", place);
+    if (plan_->check_races)
+      refuse_race(fiber, place,
+                  races_.start_read(RaceDetector::Kind::products, fiber.warp->number, fiber.number, fiber.rank,
+                                    address - shared_base, chunk_bytes, place),
+                  "a product reads", address);
   });
 }
 
@@ -72,6 +81,7 @@ void Multiprocessor::check_agreement(const Fiber& fiber, const ProductRequest& r
 void Multiprocessor::issue_product(Fiber& fiber, const ProductRequest& request, Place place) {
   check_operands(fiber, request, place);
   check_agreement(fiber, request, place);
+  ++counters_.matrix_instructions;
   ProductQueue& products = products_[fiber.warp->number];
   if (!products.fenced())
     throw fault(fiber, place, "issues a product without a fence since the last wait",
@@ -85,6 +95,9 @@ void Multiprocessor::wait_for_products(Fiber& fiber, int pending, Place place) {
   if (!products_[fiber.warp->number].wait(pending))
     throw fault(fiber, place, "an accumulator was written to while products into it were in flight",
                 "an accumulator may be touched before its first product and after the wait for the last");
+  for (std::size_t lane = 0; plan_->check_races && lane < warp_lanes; ++lane)
+    races_.wait_for_groups(RaceDetector::Kind::products, fiber.warp->number, fiber.warp->first_fiber + lane,
+                           static_cast<std::uint32_t>(pending));
 }
 
 } // namespace tilewright::emulator

@@ -53,7 +53,7 @@ std::exception_ptr Multiprocessor::deadlock() {
   std::map<std::tuple<std::int32_t, std::int32_t, std::string>, std::uint32_t> waiting;
   for (const ThreadBlock& block : blocks_)
     for (std::size_t index = 0; index < plan_->threads_per_block; ++index) {
-      const Fiber& fiber = scheduler_.fiber(block.rank * plan_->threads_per_block + index);
+      const Fiber& fiber = scheduler_.fiber(std::size_t{block.rank} * plan_->threads_per_block + index);
       waiting[{fiber.block, fiber.index / warp_lanes, describe_wait(fiber)}] |= fiber.lane_bit();
     }
   std::string text;

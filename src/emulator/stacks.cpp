@@ -15,7 +15,7 @@ constexpr std::size_t page_bytes = 4096;
 constexpr std::size_t thread_area_bytes = (thread_bytes * thread_places + page_bytes - 1) / page_bytes * page_bytes;
 
 // A frame of an attention kernel is about this long; an odd number of cache lines.
-constexpr std::size_t stagger_bytes = 33 * 64;
+constexpr std::size_t stagger_bytes = std::size_t{33} * 64;
 constexpr std::size_t stagger_places = 32;
 
 } // namespace

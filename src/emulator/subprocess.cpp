@@ -63,6 +63,7 @@ ProcessResult run_process(const std::vector<std::string>& command, const std::fi
   ::posix_spawn_file_actions_adddup2(actions.get(), writing.get(), STDERR_FILENO);
   ::posix_spawn_file_actions_addchdir_np(actions.get(), folder.c_str());
   std::vector<char*> arguments;
+  arguments.reserve(command.size() + 1);
   for (const std::string& argument : command)
     arguments.push_back(const_cast<char*>(argument.c_str()));
   arguments.push_back(nullptr);

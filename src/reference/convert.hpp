@@ -49,7 +49,7 @@ template <int exponent_bits, int mantissa_bits> struct HalfFormat {
     const std::uint64_t rounded = (significand + (one << (shift - 1)) - 1 + odd) >> shift;
     // Exponent field times its weight, plus the significand less its hidden bit: a carry moves on to the next exponent,
     // past the largest number to infinity, and out of the subnormal numbers.
-    const auto field = static_cast<std::uint64_t>(std::max(exponent, least_exponent) + bias);
+    const auto field = static_cast<std::uint64_t>(std::int64_t{std::max(exponent, least_exponent)} + bias);
     return static_cast<std::uint16_t>(result_sign | (((field - 1) << mantissa_bits) + rounded));
   }
 

@@ -1,0 +1,158 @@
+// The race detector: what nothing orders is found under every seed, however the threads happened to run; what barriers
+// and waits order is left alone.
+#include <string>
+
+#include <doctest/doctest.h>
+
+#include "emulator/tiny_kernel.hpp"
+#include "emulator/whole_kernel.hpp"
+
+namespace tilewright::testing {
+namespace {
+
+struct Nothing {};
+
+EmulatorOptions checking() {
+  EmulatorOptions options = test_options();
+  options.check_races = true;
+  return options;
+}
+
+/// What is said of two warps' code under each of some seeds; all must agree on whether there is a complaint.
+std::string said(const std::string& body, int threads = 64) {
+  const Tiny tiny({"device/barrier.cuh device/copy.cuh device/matrix.cuh", "", body, threads});
+  EmulatorOptions options = checking();
+  std::string first;
+  for (options.seed = 0; options.seed < 8; ++options.seed) {
+    const std::string complaint = tiny.complaint(Nothing{}, {1, 1, 4096}, options);
+    if (options.seed == 0)
+      first = complaint;
+    CHECK(complaint.empty() == first.empty());
+  }
+  return first;
+}
+
+bool contains(const std::string& text, const char* part) { return text.find(part) != std::string::npos; }
+
+const std::string store = "if (warp_index() == 0) { store_shared(shared_memory() + 4 * lane_index(), 1u); }\n";
+const std::string load = "if (warp_index() == 1) { (void)load_shared_word(shared_memory() + 4 * lane_index()); }\n";
+const std::string start = R"(
+  const SharedAddress barrier = shared_memory() + 2048;
+  if (thread_index() == 0) { initialize_barrier(barrier, 32); }
+  synchronize_block();
+)";
+
+} // namespace
+
+TEST_CASE("a write and a read in different warps need a barrier between them") {
+  const std::string race =
+      said("store_shared(shared_memory() + 4 * thread_index(), 0u);\nsynchronize_block();\n" + store + load);
+  CHECK(contains(race, "a race with thread"));
+  CHECK(contains(race, "tiny.cu:"));
+  CHECK(contains(race, "nothing orders the two"));
+  CHECK(said(store + "synchronize_block();\n" + load) == "");
+  CHECK(said(store + "synchronize_threads(2, 64);\n" + load) == "");
+}
+
+TEST_CASE("a write after a read needs one too, and so does a write after a write") {
+  const std::string begin = store + "synchronize_block();\n" + load;
+  const std::string again = "if (warp_index() == 0) { store_shared(shared_memory() + 4 * lane_index(), 2u); }\n";
+  CHECK(contains(said(begin + again), "a race with"));
+  CHECK(said(begin + "synchronize_block();\n" + again) == "");
+  CHECK(contains(said("store_shared(shared_memory() + 4 * lane_index(), 1u);\n"), "a race with"));
+}
+
+TEST_CASE("an arrival and the wait for its phase order accesses; an arrival before the store does not") {
+  const std::string wait_then_load = "if (warp_index() == 1) { wait(barrier, 0); }\n" + load;
+  const std::string arrive = "if (warp_index() == 0) { arrive(barrier); }\n";
+  CHECK(said(start + store + arrive + wait_then_load) == "");
+  CHECK(said(start + arrive + store + wait_then_load) != "");
+}
+
+TEST_CASE("lanes of one warp need synchronize_warp; a vote orders what they have read, not what they have written") {
+  const std::string exchange = "store_shared(shared_memory() + 4 * lane_index(), 1u);\n",
+                    other = "(void)load_shared_word(shared_memory() + 4 * (lane_index() ^ 1));\n";
+  CHECK(said(exchange + other, 32) != "");
+  CHECK(said(exchange + "(void)vote(true);\n" + other, 32) != "");
+  CHECK(said(exchange + "synchronize_warp();\n" + other, 32) == "");
+  const std::string overwrite = "store_shared(shared_memory() + 4 * lane_index(), 2u);\n";
+  CHECK(said(exchange + "synchronize_warp();\n" + other + overwrite, 32) != "");
+  CHECK(said(exchange + "synchronize_warp();\n" + other + "(void)vote(true);\n" + overwrite, 32) == "");
+}
+
+TEST_CASE("asynchronous copies are known to a thread when it has waited for them, and to others after a barrier") {
+  const std::string copy = "alignas(16) static const char bytes[1024] = {};\n"
+                           "copy_async(shared_memory() + 16 * thread_index(), bytes + 16 * thread_index(), true);\n"
+                           "commit_copies();\n";
+  const std::string own = "(void)load_shared(shared_memory() + 16 * thread_index());\n",
+                    others = "(void)load_shared(shared_memory() + 16 * (63 - thread_index()));\n";
+  CHECK(said(copy + own) != "");
+  CHECK(said(copy + "wait_for_copies<1>();\n" + own) != "");
+  CHECK(said(copy + "wait_for_copies<0>();\n" + own) == "");
+  CHECK(said(copy + "wait_for_copies<0>();\n" + others) != "");
+  CHECK(said(copy + "wait_for_copies<0>();\nsynchronize_block();\n" + others) == "");
+  CHECK(said(copy + "synchronize_block();\nwait_for_copies<0>();\n" + others) != "");
+}
+
+TEST_CASE("barriers must be there before others use them, and memory must have been written before it is read") {
+  CHECK(said("const SharedAddress barrier = shared_memory();\nif (thread_index() == 0) { initialize_barrier(barrier, "
+             "64); }\n"
+             "arrive(barrier);\n") != "");
+  CHECK(contains(said(load), "which nobody has written"));
+}
+
+TEST_CASE("launches are counted: the same numbers on every host and for every seed") {
+  RandomLimits limits;
+  limits.pattern = PatternKind::dense;
+  limits.dtype = DataType::bf16;
+  limits.head_dim = 64;
+  limits.layout = Layout::raster;
+  limits.max_flops = 3e6;
+  limits.any_strides = false;
+  RandomProblem problem = find_problem(limits, {"edges=full"},
+                                       [](RandomProblem& candidate) { return candidate.call().k.extents[1] == 640; });
+  const AttentionForward& call = problem.call();
+  const auto blocks = static_cast<std::uint64_t>((call.q.extents[1] + 63) / 64 * call.q.extents[0] * call.q.extents[2]);
+  struct Recorded {
+    const char* schedule;
+    std::uint64_t query_tile_bytes, instructions_per_block;
+  };
+  // A block of 64 rows and 640 keys of 64 columns: 64 x 640 x 64 x 2 products of 16 x 8 x 16 (mma), or for each of four
+  // warps of 16 x 64 x 16 (wgmma). Keys and values are loaded once a block: 2 x 640 rows of 128 bytes.
+  for (const auto& [schedule, from_shared, instructions] :
+       {Recorded{"family=sm80,block_q=64,block_k=64,stages=3,warps=4,blocks_per_processor=1,softmax=online", 0,
+                 2 * 64 * 640 * 64 / (16 * 8 * 16)},
+        Recorded{"family=sm90,block_q=64,block_k=64,stages=2,blocks_per_processor=2,consumers=1,consumer_registers=208,"
+                 "producer_registers=40,cluster=1,overlap=1,softmax=online",
+                 64 * 128, 2 * 64 * 640 * 64 / (16 * 64 * 16)}}) {
+    CAPTURE(schedule);
+    const WholeKernel kernel(schedule::insisted_spec(problem.problem(), {9, 0, 0}, parse_schedule(schedule)));
+    for (const std::uint64_t seed : {1, 2}) {
+      EmulatorOptions options = test_options();
+      options.seed = seed;
+      EmulatorCounters counters;
+      options.counted = [&](std::string_view, const EmulatorCounters& counted) { counters = counted; };
+      CHECK(kernel.complaint(problem, options) == "");
+      CHECK(counters == EmulatorCounters{.bytes_to_shared = blocks * (64 + 2 * 640) * 128,
+                                         .bytes_from_shared = blocks * from_shared,
+                                         .matrix_instructions = blocks * instructions,
+                                         .bank_conflicts = 0});
+    }
+  }
+}
+
+TEST_CASE("rows that stand 128 bytes apart conflict in ldmatrix; swizzled ones do not") {
+  for (const bool swizzled : {false, true}) {
+    const Tiny tiny({"device/matrix.cuh", "",
+                     std::string("unsigned f[4];\nconst int row = lane_index() % 8, chunk = ") +
+                         (swizzled ? "row" : "0") +
+                         ";\nload_matrices(f, shared_memory() + 128 * row + 16 * chunk);\n"});
+    EmulatorOptions options = test_options();
+    EmulatorCounters counters;
+    options.counted = [&](std::string_view, const EmulatorCounters& counted) { counters = counted; };
+    tiny.run(Nothing{}, {1, 1, 1024}, options);
+    CHECK(counters.bank_conflicts == (swizzled ? 0 : 4 * 7)); // four matrices, seven passes more than one each
+  }
+}
+
+} // namespace tilewright::testing

@@ -1,0 +1,269 @@
+#!/usr/bin/env python3
+"""Mutants of the kernels and device primitives: which of them do the tests notice?
+
+    mutate.py --judge build/tests/mutation/mutation_judge [--sample N] [--seed S] [--jobs J] [--list] [ID ...]
+
+Each mutant removes or weakens one wait, barrier, fence, arrive, copy, store, parity, count, mask or bound. All of them
+are put into one copy of templates/, each behind a switch that a kernel looks up at run time (mutant schemata: Untch,
+Offutt and Harrold 1993), so kernels are compiled once for all mutants. Device headers that have a twin in
+templates/emulator are mutated there: that is what runs. survivors.txt holds the mutants that are known to survive, each
+with the reason; score.txt the least share of mutants that must be noticed. Exit status 1: below the score, or a survivor
+that is not explained.
+"""
+import argparse
+import os
+import pathlib
+import random
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+
+HERE = pathlib.Path(__file__).resolve().parent
+TEMPLATES = HERE.parent.parent / "templates"
+# What runs in the emulator. The twins' arithmetic (matrix products, conversions) is tested against the PTX ISA's
+# definitions in tests/emulator, so of the twins only what synchronises and moves is mutated.
+FOLDERS = ["kernels", "patterns"]
+FILES = ["device/parking.cuh", "emulator/barrier.cuh", "emulator/cluster.cuh", "emulator/copy.cuh",
+         "emulator/tensor_copy.cuh", "emulator/thread.cuh", "emulator/warpgroup_matrix.cuh"]
+
+SWITCH = """
+// Put in by tests/mutation/mutate.py: whether the mutant of this number is switched on.
+extern "C" char* getenv(const char*) noexcept;
+extern "C" int atoi(const char*) noexcept;
+namespace tilewright {
+inline int active_mutant = -1;
+inline int mutated(int number) {
+  if (active_mutant < 0) {
+    const char* const text = getenv("TILEWRIGHT_MUTANT");
+    active_mutant = text == nullptr ? 0 : atoi(text);
+  }
+  return active_mutant == number ? 1 : 0;
+}
+} // namespace tilewright
+"""
+
+# Statements that synchronise, move data or walk on.
+DELETED = re.compile(
+    r"(?:^\s*|\{ )(?P<call>(?:[\w.]+[.]|thread[.]services->|last[.]services->)?"
+    r"(?:wait\w*|arrive\w*|synchronize\w*|fence\w*|publish\w*|commit\w*|release\w*|claim\w*|store\w*|copy\w*|load_\w+|"
+    r"mask\w*|clear\w*|park|initialize\w*|advance|write_note|raise_maximum|rescale\w*|follow_maxima|finish\w*|issue\w*|"
+    r"check_map|meet_warp|begin_video|find_item|find_rows|next_tile|repeat|exponentiate)"
+    r"(?:<[^;()]*>)?\()")
+TOGGLED = re.compile(r"^\s*(?P<call>[\w.]+ \^= [^;]+;)|^\s*(?P<step>\+\+\w+;)")
+PENDING = re.compile(r"^\s*(?P<name>wait_for_(?:copies|products))<(?P<left>[^;]+)>\(\);")
+RELATION = re.compile(r" (?P<sign><|>|<=|>=|==|!=) (?P<right>\w+)")
+CONDITION = re.compile(r"^\s*(?:\} else )?if \((?P<condition>.*)\) \{$")
+CHOICE = re.compile(r"(?<![=!<>])= (?P<flag>\w+) \? ")
+SKIPPED = re.compile(r"constexpr|static_assert|^\s*#|^\s*//|asm |template <|^using |operator")
+
+
+def closing(text, start):
+    """Where the parenthesis that opens at start is closed."""
+    depth = 0
+    for i in range(start, len(text)):
+        depth += {"(": 1, ")": -1}.get(text[i], 0)
+        if depth == 0:
+            return i
+    return -1
+
+
+def last_argument(text, start, end):
+    """Where the last of several arguments begins; -1 where there is only one."""
+    depth, found = 0, -1
+    for i in range(start + 1, end):
+        depth += {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}.get(text[i], 0)
+        if text[i] == "," and depth == 0:
+            found = i + 1
+    return found
+
+
+class Mutants:
+    def __init__(self):
+        self.all = []  # (file, line number, kind, the line's text)
+
+    def new(self, name, number, kind, line):
+        self.all.append((name, number, kind, line.strip()))
+        return len(self.all)
+
+    def of_file(self, name, text):
+        """The file's text with all of its mutants in it."""
+        lines = text.split("\n")
+        twin = name.startswith("emulator/")
+        starts, offset = [], 0
+        for line in lines:
+            starts.append(offset)
+            offset += len(line) + 1
+        edits = []  # (position, order, length, text)
+        constant = False  # within a constexpr or static_assert statement
+        for index, line in enumerate(lines):
+            at, number = starts[index], index + 1
+            code = line.split(" //")[0].rstrip()
+            if constant:
+                constant = not code.endswith(";")
+                continue
+            if SKIPPED.search(code):
+                constant = re.search("constexpr|static_assert", code) and not code.endswith((";", "{", "}", ">"))
+                if CONDITION.match(line) is None:
+                    continue
+            unrolled = index > 0 and lines[index - 1].strip() == "#pragma unroll"
+
+            def insert(position, added, order=0):
+                edits.append((at + position, order, 0, added))
+
+            pending = PENDING.match(line)
+            if pending:
+                id = self.new(name, number, "waits for one group less", line)
+                insert(pending.start("name"), "if (tilewright::mutated(%d)) { %s<(%s) + 1>(); } else " %
+                       (id, pending["name"], pending["left"]), order=1)
+            deleted = DELETED.search(line)
+            if deleted and "return" not in line[:deleted.start("call")]:
+                position = deleted.start("call")
+                opening = at + deleted.end("call") - 1
+                end = closing(text, opening)
+                if end >= 0 and text[end + 1:end + 2] == ";":
+                    id = self.new(name, number, "removed", line)
+                    insert(position, "if (!tilewright::mutated(%d)) " % id)
+                    second = last_argument(text, opening, end)
+                    called = deleted["call"]
+                    if second >= 0 and "services" not in called:
+                        kind, changed = None, None
+                        if re.match(r"(shared_?[.])?wait\(", called):
+                            kind, changed = "waits for the other parity", " (%s) ^ static_cast<uint32_t>(tilewright::mutated(%d))"
+                        elif called == "initialize_barrier(":
+                            kind, changed = "one arrival more", " (%s) + tilewright::mutated(%d)"
+                        elif called == "arrive_expecting(":
+                            kind, changed = "16 bytes less are expected", " (%s) - 16 * tilewright::mutated(%d)"
+                        elif called == "arrive(":
+                            kind, changed = "one arrival less", " (%s) - tilewright::mutated(%d)"
+                        if kind:
+                            id = self.new(name, number, kind, line)
+                            argument = text[second:end].strip()
+                            edits.append((second, 0, end - second, changed % (argument, id)))
+                            continue
+            toggled = TOGGLED.match(line)
+            if toggled:
+                group = "call" if toggled["call"] else "step"
+                id = self.new(name, number, "removed", line)
+                insert(toggled.start(group), "if (!tilewright::mutated(%d)) " % id)
+                continue
+            if twin:
+                continue
+            condition = CONDITION.match(line)
+            if condition and not line.strip().startswith("if constexpr") and "constexpr" not in line:
+                true = self.new(name, number, "condition always true", line)
+                false = self.new(name, number, "condition never true", line)
+                insert(condition.start("condition"), "tilewright::mutated(%d) || (!tilewright::mutated(%d) && (" % (true, false))
+                insert(condition.end("condition"), "))", order=9)
+            if "for (" in line and unrolled or "enum" in line:
+                continue  # a loop over registers
+            for relation in RELATION.finditer(line):
+                if relation["right"] in ("nullptr", "true", "false", "State", "nobody") or "template" in line:
+                    continue
+                if "State::" in line:
+                    continue
+                loop = "for (" in line
+                more = relation["sign"] in ("<", ">=", "==", "!=")
+                if loop:
+                    more = False
+                id = self.new(name, number, "loop ends one early" if loop else "bound off by one: " + relation["sign"], line)
+                insert(relation.start("right"), "%stilewright::mutated(%d) + " % ("" if more else "-", id))
+            choice = CHOICE.search(line)
+            if choice:
+                id = self.new(name, number, "mask does not hold", line)
+                insert(choice.start("flag"), "tilewright::mutated(%d) || " % id)
+        for position, order, length, added in sorted(edits, key=lambda e: (e[0], e[1]), reverse=True):
+            text = text[:position] + added + text[position + length:]
+        return text
+
+
+def make_schemata(target):
+    shutil.copytree(TEMPLATES, target)
+    mutants = Mutants()
+    names = [str(p.relative_to(TEMPLATES)) for folder in FOLDERS for p in sorted((TEMPLATES / folder).rglob("*.cu*"))]
+    for name in names + FILES:
+        path = target / name
+        path.write_text(mutants.of_file(name, path.read_text()))
+    integers = target / "device" / "integers.cuh"
+    integers.write_text(integers.read_text() + SWITCH)
+    return mutants.all
+
+
+def key_of(mutant):
+    """Names a mutant without its line's number, which changes."""
+    name, _, kind, text = mutant
+    return "%s | %s | %s" % (name, kind, text)
+
+
+def read_survivors():
+    reasons = {}
+    for line in (HERE / "survivors.txt").read_text().splitlines():
+        if line and not line.startswith("#"):
+            key, _, reason = line.rpartition(" || ")
+            reasons[key] = reason
+    return reasons
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--judge", required=True)
+    parser.add_argument("--sample", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("--keep", help="folder for templates and compiled kernels, kept")
+    parser.add_argument("ids", nargs="*", type=int)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="tilewright-mutants-") as temporary:
+        work = pathlib.Path(options.keep or temporary)
+        shutil.rmtree(work / "templates", ignore_errors=True)
+        work.mkdir(exist_ok=True)
+        mutants = make_schemata(work / "templates")
+        ids = options.ids or list(range(1, len(mutants) + 1))
+        if options.sample:
+            ids = sorted(random.Random(options.seed).sample(ids, min(options.sample, len(ids))))
+        if options.list:
+            for id in ids:
+                print(id, "%s:%d | %s | %s" % mutants[id - 1])
+            return 0
+        kernels = work / "kernels"
+        kernels.mkdir(mode=0o700, exist_ok=True)
+        environment = dict(os.environ, TILEWRIGHT_TEMPLATES=str(work / "templates"))
+        run = subprocess.run([options.judge, str(kernels), str(options.jobs), "0"] + [str(id) for id in ids],
+                             env=environment, stdout=subprocess.PIPE, text=True)
+        if run.returncode != 0:
+            return 1
+    verdicts = {}
+    for line in run.stdout.splitlines():
+        id, verdict, *said = line.split(" ", 2)
+        verdicts[int(id)] = (verdict, said[0] if said else "")
+    if verdicts[0][0] != "survived":
+        print("without a mutant the kernels are wrong: " + verdicts[0][1])
+        return 1
+    reasons = read_survivors()
+    least = float((HERE / "score.txt").read_text().split()[0])
+    killed, survived, unreached, unexplained = 0, 0, 0, 0
+    for id in ids:
+        verdict, said = verdicts[id]
+        killed += verdict == "killed"
+        survived += verdict == "survived"
+        unreached += verdict == "unreached"
+        known = reasons.get(key_of(mutants[id - 1]))
+        place = "%s:%d | %s | %s" % mutants[id - 1]
+        if verdict == "survived" and known is None:
+            unexplained += 1
+            print("SURVIVED %d %s" % (id, place))
+        elif verdict != "killed":
+            print("%s %d %s%s" % (verdict, id, place, " (%s)" % known if known else ""))
+    judged = killed + survived
+    score = 100.0 * killed / judged if judged else 0.0
+    print("%d mutants: %d killed, %d survived (%d not explained), %d in no kernel of the judge; score %.1f %%, at least %.1f %%" %
+          (len(ids), killed, survived, unexplained, unreached, score, least))
+    # A sample of n has a standard error of sqrt(least (100 - least) / n); two of them are allowed to it.
+    slack = 2 * (least * (100 - least) / max(judged, 1)) ** 0.5 if options.sample else 0.0
+    return 0 if judged and score >= least - slack and unexplained == 0 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
