@@ -48,9 +48,9 @@ json describe_lost(const CompileTarget& target) {
                            "see whether the machine has too little memory; use fewer --jobs"});
 }
 
-json compile_one(cache::KernelCache& kernels, const CompileTarget& target, const std::optional<Schedule>& schedule) {
+json compile_one(cache::KernelCache& kernels, const CompileTarget& target, const CompileRun& run) {
   try {
-    const Spec spec = target_spec(target.problem, target.gpu, schedule);
+    const Spec spec = target_spec(target.problem, target.gpu, run.schedule, run.cache.folder);
     const auto entry = kernels.get(spec);
     return describe(spec, *entry, entry->origin != KernelOrigin::compiled);
   } catch (const Error& error) {
@@ -161,7 +161,7 @@ void run_compiles(const CompileRun& run) {
   run_in_processes(
       run.targets.size(), run.workers,
       [&](std::size_t job) {
-        return compile_one(kernels, run.targets[job], run.schedule).dump(-1, ' ', false, replace_bad_text);
+        return compile_one(kernels, run.targets[job], run).dump(-1, ' ', false, replace_bad_text);
       },
       [&](std::size_t job, const std::optional<std::string>& result) {
         outcome.add(result ? json::parse(*result) : describe_lost(run.targets[job]));

@@ -30,6 +30,7 @@ int main(int argument_count, char** arguments) {
   tilewright::tools::add_source(application);
   tilewright::tools::add_compile(application);
   tilewright::tools::add_warmup(application);
+  tilewright::tools::add_tune(application);
   tilewright::tools::add_bench(application);
   tilewright::tools::add_mask(application);
   tilewright::tools::add_cache(application);
