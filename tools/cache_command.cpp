@@ -26,6 +26,13 @@ void add_cache(CLI::App& application) {
   add("stats", "How much there is, of what", print_cache_statistics);
   add("verify", "Check every entry; corrupt ones are set aside", verify_cache)
       ->add_flag("--recompile", options->recompile, "Compile each again: the same source gives the same bytes");
+  auto* const exporting = add("export", "Write the entries into one file", export_cache);
+  exporting->add_option("bundle", options->bundle, "The .tar.zst to write")->required();
+  exporting->add_option("--arch", options->architecture, "Only this architecture's, as entries name it: sm_90a");
+  exporting->add_option("--sign", options->private_key, "Ed25519 private key, PEM");
+  auto* const importing = add("import", "Publish a bundle's entries, once all of them are verified", import_cache);
+  importing->add_option("bundle", options->bundle, "The .tar.zst")->required();
+  importing->add_option("--public-key", options->public_key, "Refuse a bundle that is not signed with its counterpart");
   auto* const pruning = add("prune", "Remove the least recently used entries above the limits", prune_cache);
   pruning->add_option("--max-bytes", options->most_bytes, "For example 512MB")->transform(CLI::AsSizeValue(false));
   pruning->add_option("--max-entries", options->most_entries);
