@@ -21,6 +21,7 @@ struct CacheActionOptions {
   std::string key;                                       // show: a key or its beginning
   std::filesystem::path bundle, private_key, public_key; // export, import
   std::string architecture;                              // export: only this one's entries
+  std::string remote;                                    // push: the address
   bool json = false, recompile = false;                  // recompile: verify
   std::uint64_t most_bytes = std::numeric_limits<std::uint64_t>::max(), most_entries = most_bytes; // prune
 
@@ -33,6 +34,8 @@ void print_cache_statistics(const CacheActionOptions& options);
 void prune_cache(const CacheActionOptions& options);
 /// Writes every sound entry into a bundle (bundle.hpp).
 void export_cache(const CacheActionOptions& options);
+/// Puts every sound entry into a remote cache (http_cache.hpp).
+void push_cache(const CacheActionOptions& options);
 /// Publishes a bundle's entries, once all of them are found good. Throws cache_corrupt, with nothing published.
 void import_cache(const CacheActionOptions& options);
 /// Throws cache_corrupt where an entry is corrupt, or is not what its spec compiles to.

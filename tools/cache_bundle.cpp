@@ -1,10 +1,14 @@
-// tilewright cache export, import.
+// tilewright cache export, import, push.
+#include <algorithm>
+
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include "bundle.hpp"
 #include "cache_actions.hpp"
+#include "http_cache.hpp"
 #include "output_file.hpp"
+#include "progress.hpp"
 #include "support/files.hpp"
 #include <tilewright/error.hpp>
 
@@ -49,6 +53,34 @@ void export_cache(const CacheActionOptions& options) {
     fmt::print("{}\n", nlohmann::json{{"entries", count}, {"bytes", bundle.size()}}.dump());
   else
     fmt::print("{} entries, {} bytes\n", count, bundle.size());
+}
+
+void push_cache(const CacheActionOptions& options) {
+  const Store store = options.open(Store::Access::read_only);
+  std::vector<cache::StoredFile> files = store.list();
+  std::sort(files.begin(), files.end(), [](const cache::StoredFile& a, const cache::StoredFile& b) {
+    return a.published < b.published; // so that the newest of several compilers' is the latest
+  });
+  std::size_t count = 0;
+  Progress progress("pushing", files.size());
+  for (const cache::StoredFile& file : files) {
+    const auto decoded = store.read(file.path);
+    progress.step();
+    if (!decoded || decoded->state != Decoding::good)
+      continue;
+    const cache::CacheEntry& entry = decoded->entry;
+    std::string bytes = cache::encode(entry);
+    if (!options.private_key.empty())
+      bytes = with_signature(bytes, options.private_key);
+    put_remote(options.remote, cache::remote_name(entry.key, entry.compiler_identity), bytes);
+    put_remote(options.remote, cache::remote_name(entry.key, std::nullopt), bytes);
+    ++count;
+  }
+  progress.finish();
+  if (options.json)
+    fmt::print("{}\n", nlohmann::json{{"entries", count}}.dump());
+  else
+    fmt::print("{} entries\n", count);
 }
 
 void import_cache(const CacheActionOptions& options) {

@@ -30,6 +30,9 @@ void add_cache(CLI::App& application) {
   exporting->add_option("bundle", options->bundle, "The .tar.zst to write")->required();
   exporting->add_option("--arch", options->architecture, "Only this architecture's, as entries name it: sm_90a");
   exporting->add_option("--sign", options->private_key, "Ed25519 private key, PEM");
+  auto* const pushing = add("push", "Put the entries on a server that takes PUT", push_cache);
+  pushing->add_option("address", options->remote, "http(s)://host/folder")->required();
+  pushing->add_option("--sign", options->private_key, "Ed25519 private key, PEM");
   auto* const importing = add("import", "Publish a bundle's entries, once all of them are verified", import_cache);
   importing->add_option("bundle", options->bundle, "The .tar.zst")->required();
   importing->add_option("--public-key", options->public_key, "Refuse a bundle that is not signed with its counterpart");

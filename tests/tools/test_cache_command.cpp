@@ -2,12 +2,14 @@
 #include <doctest/doctest.h>
 
 #include <fstream>
+#include <map>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "cache/store.hpp"
 #include "command.hpp"
+#include "compiler/library.hpp"
 #include "tools/manifest.hpp"
 
 using namespace tilewright;
@@ -187,4 +189,30 @@ TEST_CASE("the manifests that ship are sound; after a warmup with one, jit=forbi
   CHECK(lines_of(forbidden.out).size() == 6); // 3 problems, each with full and other edges
   for (const auto& kernel : lines_of(forbidden.out))
     CHECK(kernel.at("cached") == true);
+}
+
+TEST_CASE("two versions of NVRTC side by side never share an entry") {
+  const CommandLine command;
+  std::map<int, compiler::Candidate> by_major;
+  for (const compiler::Candidate& candidate : compiler::nvrtc_candidates())
+    if (!candidate.build_id.empty() && candidate.major >= 12)
+      by_major.emplace(candidate.major, candidate);
+  if (by_major.size() < 2) {
+    MESSAGE("SKIP: there are not two major versions of NVRTC here; the wheels nvidia-cuda-nvrtc-cu12 and "
+            "nvidia-cuda-nvrtc in $VIRTUAL_ENV would do");
+    return;
+  }
+  std::string key;
+  for (const bool again : {false, true})
+    for (const auto& [major, candidate] : by_major) {
+      const auto result = command.run("compile " + dense + ",edges=full --arch sm_80 --json",
+                                      fmt::format("TILEWRIGHT_NVRTC='{}'", candidate.path.string()));
+      CAPTURE(result.error);
+      REQUIRE(result.status == 0);
+      CHECK(result.json().at("cached") == again);
+      CHECK(result.json().at("compiler").get<std::string>().starts_with(std::to_string(major) + "."));
+      CHECK((key.empty() || result.json().at("key") == key)); // the same request
+      key = result.json().at("key");
+    }
+  CHECK(command.run("cache stats --json").json().at("entries") == by_major.size());
 }
