@@ -54,3 +54,16 @@ function(tilewright_embed_templates target)
     VERBATIM)
   target_sources(${target} PRIVATE ${output})
 endfunction()
+
+# Embeds cache/tuned in a module.
+function(tilewright_embed_tuned_tables target)
+  file(GLOB tables CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/cache/tuned/*.json)
+  set(output ${PROJECT_BINARY_DIR}/embedded_tuned_tables.cpp)
+  add_custom_command(
+    OUTPUT ${output}
+    COMMAND ${CMAKE_COMMAND} -DTABLES=${PROJECT_SOURCE_DIR}/cache/tuned -DOUTPUT=${output}
+            -P ${PROJECT_SOURCE_DIR}/cmake/EmbedTunedTables.cmake
+    DEPENDS ${tables} ${PROJECT_SOURCE_DIR}/cmake/EmbedTunedTables.cmake
+    VERBATIM)
+  target_sources(${target} PRIVATE ${output})
+endfunction()

@@ -5,6 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 packages=(g++ cmake make libfmt-dev nlohmann-json3-dev libxxhash-dev libboost-context-dev libpng-dev libcli11-dev
+          libarchive-dev libssl-dev libcurl4-openssl-dev nginx-light openssl
           doctest-dev libbenchmark-dev python3-venv python3-dev)
 missing=()
 for package in "${packages[@]}"; do

@@ -11,8 +11,11 @@ namespace tilewright::tools {
 void add_attend(CLI::App& application);
 void add_source(CLI::App& application);
 void add_compile(CLI::App& application);
+void add_warmup(CLI::App& application);
+void add_tune(CLI::App& application);
 void add_bench(CLI::App& application);
 void add_mask(CLI::App& application);
+void add_cache(CLI::App& application);
 void add_doctor(CLI::App& application);
 void add_demo(CLI::App& application);
 

@@ -82,7 +82,8 @@ void Device::open_gpu_or_emulator(const DeviceChoice& choice, const RuntimeOptio
 
 void Device::open_gpu(int ordinal, const RuntimeOptions& options) {
   auto device = std::make_shared<const cuda::CudaDevice>(ordinal);
-  runtime_.emplace(make_cuda_executor(device, options.cache, options.on_message), options);
+  executor_ = make_cuda_executor(device, options.cache, options.on_message);
+  runtime_.emplace(executor_, options);
   name_ = fmt::format("{} (cuda:{})", device->description().name, device->description().ordinal);
   cuda_ = std::move(device);
 }
@@ -94,7 +95,8 @@ void Device::open_emulator(const DeviceChoice& choice, const RuntimeOptions& opt
   emulator.architecture = architectures_option(choice.emulated).front();
   if (!choice.cache.folder.empty())
     emulator.folder = choice.cache.folder / "emulator";
-  runtime_.emplace(make_emulator(emulator), options);
+  executor_ = make_emulator(emulator);
+  runtime_.emplace(executor_, options);
   name_ = fmt::format("emulator ({}, seed {})", to_string(emulator.architecture), emulator.seed);
 }
 #else
@@ -158,15 +160,25 @@ VideoSparseAttention Device::place(const VideoSparseAttention& host) {
   return placed;
 }
 
-void Device::collect(const TensorView& placed, const TensorView& host) const {
-  if (cuda_ == nullptr)
-    return;
+cuda::DeviceMemory& Device::owner_of(const TensorView& placed) {
   const auto owner = std::find_if(memory_.begin(), memory_.end(),
                                   [&](const cuda::DeviceMemory& memory) { return memory.data() == placed.data; });
   if (owner == memory_.end())
-    throw Error(ErrorCode::internal, "a tensor is collected that was not placed", "placed tensors are collected",
+    throw Error(ErrorCode::internal, "a tensor is copied that was not placed", "placed tensors are copied",
                 "report this as a fault of tilewright");
-  owner->copy_to_host({static_cast<std::byte*>(host.data), bytes_of(host)});
+  return *owner;
+}
+
+void Device::collect(const TensorView& placed, const TensorView& host) {
+  if (cuda_ == nullptr)
+    return;
+  owner_of(placed).copy_to_host({static_cast<std::byte*>(host.data), bytes_of(host)});
+}
+
+void Device::refresh(const TensorView& placed, const TensorView& host) {
+  if (cuda_ == nullptr)
+    return;
+  owner_of(placed).copy_from_host({static_cast<const std::byte*>(host.data), bytes_of(host)});
 }
 
 Preparation Device::prepare(const AttentionForward& call, const Pattern& pattern) {

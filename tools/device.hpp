@@ -42,6 +42,9 @@ public:
   [[nodiscard]] bool is_gpu() const noexcept { return cuda_ != nullptr; }
   [[nodiscard]] const std::shared_ptr<const cuda::CudaDevice>& gpu() const noexcept { return cuda_; }
 
+  /// Null where the reference computes.
+  [[nodiscard]] const std::shared_ptr<Executor>& executor() const noexcept { return executor_; }
+
   /// The same tensors in memory that this device reads: copied to a GPU, where the copies live as long as this object;
   /// themselves elsewhere.
   TensorView place(const TensorView& host);
@@ -51,7 +54,10 @@ public:
   VideoSparseAttention place(const VideoSparseAttention& host);
 
   /// Copies a placed tensor back over the host's, after all work.
-  void collect(const TensorView& placed, const TensorView& host) const;
+  void collect(const TensorView& placed, const TensorView& host);
+
+  /// The inverse: the host's tensor over a placed one.
+  void refresh(const TensorView& placed, const TensorView& host);
 
   /// Has the kernel of a placed call ready to launch.
   Preparation prepare(const AttentionForward& call, const Pattern& pattern);
@@ -78,12 +84,14 @@ public:
   [[nodiscard]] double measure(const std::function<void()>& work) const;
 
 private:
+  cuda::DeviceMemory& owner_of(const TensorView& placed);
   void open_gpu_or_emulator(const DeviceChoice& choice, const RuntimeOptions& options);
   void open_gpu(int ordinal, const RuntimeOptions& options);
   void open_emulator(const DeviceChoice& choice, const RuntimeOptions& options);
 
   std::string name_ = "reference";
   std::shared_ptr<const cuda::CudaDevice> cuda_;
+  std::shared_ptr<Executor> executor_;
   std::optional<Runtime> runtime_; // none: the reference
   /// Memory that lives as long as this object, aligned to 256 bytes.
   void* allocate(std::size_t bytes);

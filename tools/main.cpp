@@ -29,8 +29,11 @@ int main(int argument_count, char** arguments) {
   tilewright::tools::add_attend(application);
   tilewright::tools::add_source(application);
   tilewright::tools::add_compile(application);
+  tilewright::tools::add_warmup(application);
+  tilewright::tools::add_tune(application);
   tilewright::tools::add_bench(application);
   tilewright::tools::add_mask(application);
+  tilewright::tools::add_cache(application);
   tilewright::tools::add_doctor(application);
   tilewright::tools::add_demo(application);
   try {

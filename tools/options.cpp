@@ -5,6 +5,7 @@
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
+#include "http_cache.hpp"
 #include "support/text.hpp"
 
 namespace tilewright::tools {
@@ -81,7 +82,11 @@ void CacheChoice::add_to(CLI::App& command) {
 }
 
 CacheOptions CacheChoice::options() const {
-  return {.folder = folder, .jit = jit == "forbid" ? Jit::forbid : jit == "warn" ? Jit::warn : Jit::allow};
+  return {.folder = folder,
+          .jit = jit == "forbid" ? Jit::forbid
+                 : jit == "warn" ? Jit::warn
+                                 : Jit::allow,
+          .remote = remote_cache_of_environment()};
 }
 
 void PatternChoice::add_to(CLI::App& command) {

@@ -22,7 +22,9 @@ Progress::Progress(std::string label, std::size_t total) : label_(std::move(labe
     painter_ = std::thread([this] { draw_until_finished(); });
 }
 
-Progress::~Progress() {
+Progress::~Progress() { finish(); }
+
+void Progress::finish() {
   {
     const std::lock_guard lock(mutex_);
     finished_ = true;

@@ -21,6 +21,8 @@ public:
   Progress& operator=(const Progress&) = delete;
 
   void step();
+  /// Wipes the line before the object ends.
+  void finish();
 
 private:
   void draw_until_finished();

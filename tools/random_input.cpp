@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <future>
 #include <limits>
 #include <numbers>
 #include <random>
@@ -66,14 +67,16 @@ AttentionInput make_random_input(const Problem& problem, const RandomShape& shap
   const TokenCounts tokens =
       problem.pattern == PatternKind::dense ? dense_tokens(shape) : canvas_tokens(problem, shape, choice);
   const std::int64_t kv_heads = shape.kv_heads.value_or(shape.heads);
-  std::uint64_t next_seed = shape.seed * 3; // three tensors
-  const auto tensor = [&](std::int64_t rows, std::int64_t heads) {
+  const std::uint64_t seed = shape.seed * 3; // three tensors
+  const auto tensor = [&](std::int64_t rows, std::int64_t heads, std::uint64_t tensor_seed) {
     const bool raster = problem.layout == Layout::raster;
     return random_tensor(problem.dtype, {shape.batch, raster ? rows : heads, raster ? heads : rows, problem.head_dim},
-                         next_seed++);
+                         tensor_seed);
   };
-  HostTensor q = tensor(tokens.queries, shape.heads), k = tensor(tokens.keys, kv_heads),
-             v = tensor(tokens.keys, kv_heads);
+  // Side by side: a video's tensors are some hundred million numbers.
+  std::future<HostTensor> query = std::async(std::launch::async, tensor, tokens.queries, shape.heads, seed),
+                          key = std::async(std::launch::async, tensor, tokens.keys, kv_heads, seed + 1);
+  HostTensor v = tensor(tokens.keys, kv_heads, seed + 2), q = query.get(), k = key.get();
   AttentionInput input(problem, std::move(q), std::move(k), std::move(v));
   input.set_pattern(problem, choice, [&](const Tiling& queries, const Tiling& keys, std::int64_t topk) {
     return random_lists(shape.batch, shape.heads, queries.tile_count(), keys.tile_count(), topk, shape.seed);

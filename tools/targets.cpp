@@ -1,5 +1,6 @@
 #include "targets.hpp"
 
+#include "cache/tuned_schedules.hpp"
 #include "driver/cuda_device.hpp"
 #include "options.hpp"
 #include "schedule/heuristic.hpp"
@@ -17,8 +18,12 @@ std::vector<Architecture> target_architectures(const std::string& text) {
   }
 }
 
-Spec target_spec(const Problem& problem, const Architecture& gpu, const std::optional<Schedule>& schedule) {
-  return schedule ? schedule::insisted_spec(problem, gpu, *schedule) : schedule::default_spec(problem, gpu);
+Spec target_spec(const Problem& problem, const Architecture& gpu, const std::optional<Schedule>& schedule,
+                 const std::filesystem::path& cache_folder) {
+  if (schedule)
+    return schedule::insisted_spec(problem, gpu, *schedule);
+  const schedule::TunedTable tuned = cache::tuned_schedules(gpu, cache_folder, print_warning);
+  return schedule::default_spec(problem, gpu, Family::automatic, &tuned);
 }
 
 } // namespace tilewright::tools

@@ -4,6 +4,9 @@
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
 
 namespace tilewright {
 
@@ -14,12 +17,24 @@ enum class Jit : std::uint8_t {
   forbid // throw jit_forbidden, naming the warmup command that would have built it
 };
 
+/// A tier that several machines share, asked where neither memory nor disk has a kernel. Implementations are
+/// thread-safe, and give up after a short time: longer than a compile would take is too long.
+class RemoteCache {
+public:
+  virtual ~RemoteCache() = default;
+  /// The bytes of an entry's file by its name below the cache's folder, "v1/ab/...", already verified where the tier
+  /// has signatures; nothing where it has no such file. Throws where it cannot be reached, or is not to be trusted:
+  /// then it is left alone for the rest of the process.
+  virtual std::optional<std::string> fetch(const std::string& name) = 0;
+};
+
 struct CacheOptions {
   std::filesystem::path folder{}; // empty: $TILEWRIGHT_CACHE, else $XDG_CACHE_HOME/tilewright, else ~/.cache/tilewright
   std::filesystem::path read_only_folder{}; // second layer, never written; empty: $TILEWRIGHT_CACHE_RO, else none
   Jit jit = Jit::allow;                     // overridden by $TILEWRIGHT_JIT=allow|warn|forbid where that is set
   std::uint64_t maximum_bytes = std::uint64_t{1} << 30; // least recently used entries go first
   std::uint64_t maximum_entries = 10'000;
+  std::shared_ptr<RemoteCache> remote{};           // none: this machine's own cache only
   std::chrono::milliseconds lock_patience{20'000}; // how long to wait for another process that compiles the same kernel
 };
 

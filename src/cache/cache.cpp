@@ -71,9 +71,9 @@ struct KernelCache::State {
   std::once_flag opened;
   std::optional<Store> store, lower;
 
-  std::atomic<bool> warned_of_writing{false};
+  std::atomic<bool> warned_of_writing{false}, remote_failed{false};
   struct {
-    std::atomic<std::uint64_t> memory_hits{0}, disk_hits{0}, read_only_hits{0}, compiles{0}, joined{0},
+    std::atomic<std::uint64_t> memory_hits{0}, disk_hits{0}, read_only_hits{0}, remote_hits{0}, compiles{0}, joined{0},
         lock_timeouts{0}, corrupt_entries{0}, failed_writes{0};
   } counts;
 
@@ -142,14 +142,19 @@ struct KernelCache::State {
     if (auto entry = look_up(wanted))
       return entry;
     const Jit jit = policy(cache.options_.jit);
-    if (jit == Jit::forbid)
+    if (jit == Jit::forbid) { // no lock: who may not compile waits for nobody
+      if (auto entry = ask_remote(wanted))
+        return entry;
       throw forbidden(spec);
+    }
     std::optional<NameLock> lock;
     if (store) {
       take_lock(lock, wanted);
       if (auto entry = look_in(store, wanted)) // whoever held the lock may have compiled it
         return entry;
     }
+    if (auto entry = ask_remote(wanted))
+      return entry;
     if (jit == Jit::warn)
       warn(fmt::format("the kernel of {} is not in the cache", to_string(spec)),
            "it is being compiled, which takes a while", "compile it ahead of time, or set jit = allow");
@@ -180,6 +185,41 @@ struct KernelCache::State {
     return nullptr;
   }
 
+  /// One failure is enough: the tier is then left alone, because asking it again costs what compiling does.
+  EntryPointer ask_remote(const Request& wanted) {
+    if (!cache.options_.remote || remote_failed)
+      return nullptr;
+    try {
+      const auto file = cache.options_.remote->fetch(remote_name(wanted.key, wanted.compiler));
+      if (!file)
+        return nullptr;
+      Decoded decoded = decode(*file);
+      if (decoded.state == Decoding::other_version)
+        return nullptr;
+      if (decoded.state == Decoding::corrupt)
+        throw Error(ErrorCode::cache_corrupt, "the remote cache's entry is corrupt: " + decoded.problem,
+                    "whole entries are used", "fill the remote cache again");
+      if (!answers(decoded.entry, wanted))
+        throw Error(ErrorCode::cache_corrupt, "the remote cache has another kernel's entry under this name",
+                    "an entry is stored under its own name", "fill the remote cache again");
+      ++counts.remote_hits;
+      if (store)
+        publish(decoded.entry);
+      return std::make_shared<const CacheEntry>(std::move(decoded.entry));
+    } catch (const Error& error) {
+      if (!remote_failed.exchange(true))
+        warn(error.problem(), "the remote cache is left alone for the rest of this process", error.remedy());
+      return nullptr;
+    }
+  }
+
+  /// Whether an entry is the one that was asked for, and can be used here.
+  bool answers(const CacheEntry& entry, const Request& wanted) const {
+    return entry.key == wanted.key && entry.kernel_name == wanted.source.kernel_name &&
+           (!wanted.compiler || entry.compiler_identity == *wanted.compiler) &&
+           (wanted.compiler || !cache.toolchain_.loadable || cache.toolchain_.loadable(entry));
+  }
+
   EntryPointer read(const Store& layer, const std::filesystem::path& path, const Request& wanted) {
     std::optional<Decoded> decoded = layer.read(path);
     if (!decoded)
@@ -189,13 +229,8 @@ struct KernelCache::State {
       warn(decoded->problem, "the kernel is compiled again",
            "check the disk, and who else writes to the cache; `tilewright cache verify` checks every entry");
     }
-    // A good file under another's name was put there by hand.
-    if (decoded->state != Decoding::good || decoded->entry.key != wanted.key ||
-        decoded->entry.kernel_name != wanted.source.kernel_name ||
-        (wanted.compiler && decoded->entry.compiler_identity != *wanted.compiler))
-      return nullptr;
-    if (!wanted.compiler && cache.toolchain_.loadable && !cache.toolchain_.loadable(decoded->entry))
-      return nullptr;
+    if (decoded->state != Decoding::good || !answers(decoded->entry, wanted))
+      return nullptr; // a good file under another's name was put there by hand
     return std::make_shared<const CacheEntry>(std::move(decoded->entry));
   }
 
@@ -329,6 +364,7 @@ CacheStatistics KernelCache::statistics() const {
   return {.memory_hits = counts.memory_hits,
           .disk_hits = counts.disk_hits,
           .read_only_hits = counts.read_only_hits,
+          .remote_hits = counts.remote_hits,
           .compiles = counts.compiles,
           .joined = counts.joined,
           .lock_timeouts = counts.lock_timeouts,

@@ -35,6 +35,7 @@ struct CacheStatistics {
   std::uint64_t memory_hits = 0;
   std::uint64_t disk_hits = 0; // of them, read_only_hits from the lower layer
   std::uint64_t read_only_hits = 0;
+  std::uint64_t remote_hits = 0;
   std::uint64_t compiles = 0;
   std::uint64_t joined = 0;          // calls that waited for another thread's work on the same spec
   std::uint64_t lock_timeouts = 0;   // compiled although another process held the lock

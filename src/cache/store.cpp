@@ -203,6 +203,12 @@ void Store::trim_quarantine() const {
     fs::remove(files[index].path, error);
 }
 
+std::string remote_name(const support::Hash128& key, const std::optional<std::string>& compiler_identity) {
+  const std::string digits = to_string(key);
+  return fmt::format("{}/{}/{}-{}", entries_folder, digits.substr(0, shard_digits), digits.substr(shard_digits),
+                     compiler_identity ? identity_digits(*compiler_identity) : "latest");
+}
+
 fs::path cache_folder(const fs::path& named) {
   if (!named.empty())
     return named;

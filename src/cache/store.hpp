@@ -77,6 +77,10 @@ private:
   bool allow_shared_;
 };
 
+/// An entry's name in a remote cache, the same as below a cache's folder. Without a compiler: "v1/ab/<rest>-latest",
+/// under which `cache push` puts an entry a second time.
+std::string remote_name(const support::Hash128& key, const std::optional<std::string>& compiler_identity);
+
 /// The folder that the options name: folder, else $TILEWRIGHT_CACHE, else $XDG_CACHE_HOME/tilewright, else
 /// ~/.cache/tilewright. Throws invalid_argument where none of them is set.
 std::filesystem::path cache_folder(const std::filesystem::path& named);

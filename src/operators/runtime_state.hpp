@@ -8,6 +8,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "cache/tuned_schedules.hpp"
 #include "driver/executor.hpp"
 #include "schedule/heuristic.hpp"
 #include "schedule/tile_kernels.hpp"
@@ -34,7 +35,8 @@ struct ProblemHash {
 
 struct Runtime::State {
   State(std::shared_ptr<Executor> given, RuntimeOptions given_options)
-      : executor(std::move(given)), options(std::move(given_options)) {}
+      : executor(std::move(given)), options(std::move(given_options)),
+        tuned(cache::tuned_schedules(executor->device().architecture, options.cache.folder, options.on_message)) {}
 
   Spec spec_of(const Problem& problem) const {
     const Architecture& gpu = executor->device().architecture;
@@ -50,7 +52,7 @@ struct Runtime::State {
                       : schedule::default_spec(problem, gpu, options.family);
     }
     return options.schedule ? schedule::insisted_spec(problem, gpu, *options.schedule)
-                            : schedule::default_spec(problem, gpu, options.family);
+                            : schedule::default_spec(problem, gpu, options.family, &tuned);
   }
 
   /// By value: a call that meets another thread's insertion keeps its kernel alive.
@@ -68,6 +70,7 @@ struct Runtime::State {
 
   std::shared_ptr<Executor> executor;
   RuntimeOptions options;
+  const schedule::TunedTable tuned; // read once: a run never changes what a process launches
   std::shared_mutex mutex;
   std::unordered_map<Problem, operators::Prepared, operators::ProblemHash> by_problem;
 };

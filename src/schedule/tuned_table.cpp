@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "schedule/feasibility.hpp"
+#include "schedule/shipped_tables.hpp"
 #include "support/files.hpp"
 #include <tilewright/error.hpp>
 
@@ -15,6 +16,8 @@ namespace {
   throw Error(ErrorCode::cache_corrupt, fmt::format("tuned table {}: {}", name, wrong), std::string(allowed),
               "correct the table, or remove it to run with the defaults");
 }
+
+std::string file_name(const Architecture& gpu) { return fmt::format("sm_{}.json", gpu.number()); }
 
 Schedule checked_schedule(const Problem& problem, const Schedule& schedule, const Architecture& architecture,
                           std::string_view name) {
@@ -48,10 +51,23 @@ TunedTable TunedTable::parse(std::string_view json, std::string_view name) {
 }
 
 TunedTable TunedTable::load(const std::filesystem::path& folder, const Architecture& gpu) {
-  const auto path = folder / fmt::format("sm_{}.json", gpu.number());
+  const auto path = folder / file_name(gpu);
   if (!std::filesystem::exists(path))
     return {};
   return parse(support::read_file(path), path.string());
+}
+
+TunedTable TunedTable::shipped(const Architecture& gpu) {
+  const std::string wanted = file_name(gpu);
+  for (std::size_t index = 0; index < shipped_table_count; ++index)
+    if (shipped_tables[index].name == wanted)
+      return parse(shipped_tables[index].text, "of this library, " + wanted);
+  return {};
+}
+
+void TunedTable::overlay(const TunedTable& other) {
+  for (const auto& [line, schedule] : other.schedules_)
+    schedules_.insert_or_assign(line, schedule);
 }
 
 std::optional<Schedule> TunedTable::find(const Problem& problem) const {

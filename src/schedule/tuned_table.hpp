@@ -31,6 +31,12 @@ public:
   /// The table for this GPU in a folder of tables; empty where the folder has none. Throws as parse().
   static TunedTable load(const std::filesystem::path& folder, const Architecture& gpu);
 
+  /// The table that this library ships for this GPU; empty where there is none.
+  static TunedTable shipped(const Architecture& gpu);
+
+  /// Lays another table over this one: what both have is the other's.
+  void overlay(const TunedTable& other);
+
   /// The schedule of a closed problem, none where the table has none.
   [[nodiscard]] std::optional<Schedule> find(const Problem& problem) const;
 

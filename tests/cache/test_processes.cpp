@@ -140,7 +140,7 @@ TEST_CASE("SIGKILL at random moments leaves only whole entries, and no later com
   const TemporaryFolder folder;
   std::mt19937 random(12345);
   std::uniform_int_distribution<int> microseconds(0, 6000);
-  constexpr int kills = 300;
+  constexpr int kills = 1000;
   int published = 0;
   for (int round = 0; round < kills; ++round) {
     const ::pid_t child = start_child([&] {

@@ -1,0 +1,12 @@
+# Writes OUTPUT, a C++ file that holds every tuned table of TABLES as a string, named by its file.
+file(GLOB names RELATIVE ${TABLES} ${TABLES}/*.json)
+list(SORT names)
+set(text "// Generated from cache/tuned/ by cmake/EmbedTunedTables.cmake.\n#include \"schedule/shipped_tables.hpp\"\n\n")
+string(APPEND text "namespace tilewright::schedule {\n\nconst ShippedTable shipped_tables[] = {\n")
+foreach(name ${names})
+  file(READ ${TABLES}/${name} content)
+  string(APPEND text "    {\"${name}\",\n     R\"tilewright(${content})tilewright\"},\n")
+endforeach()
+list(LENGTH names count)
+string(APPEND text "    {}};\nconst std::size_t shipped_table_count = ${count};\n\n} // namespace tilewright::schedule\n")
+file(CONFIGURE OUTPUT ${OUTPUT} CONTENT "@text@" @ONLY)

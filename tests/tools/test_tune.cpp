@@ -1,0 +1,102 @@
+// tune from end to end in the emulator, and runtimes that read its table.
+#include <doctest/doctest.h>
+
+#include <fstream>
+
+#include "cache/tuned_schedules.hpp"
+#include "command.hpp"
+#include "schedule/heuristic.hpp"
+#include "tools/tune_report.hpp"
+
+using namespace tilewright;
+
+namespace {
+
+const std::string sliding =
+    "attention_forward:pattern=sliding_tile,tile=4x4x4,window=1x3x3,dtype=bf16,head_dim=64,layout=raster";
+
+} // namespace
+
+TEST_CASE("tune measures in the emulator, writes a table and a report, and bench then runs the winner") {
+  const CommandLine command;
+  const CommandResult result = command.run(
+      "tune " + sliding +
+      " --canvas 4x8x8 --heads 1 --device emulator --most-schedules 2 --rounds 5 --jobs 2 --report report --json");
+  CAPTURE(result.error);
+  REQUIRE(result.status == 0);
+  const auto json = result.json();
+  CHECK(json.at("wrong") == 0);
+  CHECK(json.at("failed") == 0);
+  CHECK(json.at("left_out").get<int>() > 0);
+  CHECK(json.at("refused").get<int>() > 0);
+  CHECK(json.at("winner").at("median_ms").get<double>() > 0);
+
+  const auto path = command.folder() / "cache/tuned/sm_80.json";
+  const auto table = nlohmann::json::parse(CommandLine::read(path));
+  const std::string line = json.at("problem");
+  CHECK(table.at("architecture") == "sm_80");
+  CHECK(table.at("schedules").at(line) == json.at("winner").at("schedule"));
+  const auto& measured = table.at("measured").at(line);
+  CHECK(measured.at("environment").at("device") == "emulator (sm_80, seed 0)");
+  CHECK(measured.at("call").at("canvas") == "4x8x8");
+  CHECK(measured.at("winner").at("samples_ms").get<std::string>().find(' ') != std::string::npos);
+  const std::string report = CommandLine::read(command.folder() / "report/report.md");
+  CHECK(report.find("**winner**") != std::string::npos);
+  CHECK(report.find("does not divide the tile") != std::string::npos);
+  CHECK(CommandLine::read(command.folder() / "report/tuning_1.svg").find("</svg>") != std::string::npos);
+
+  // A second problem is added, the first one stays.
+  REQUIRE(command
+              .run("tune attention_forward:pattern=dense,head_dim=64 --tokens 128 --heads 1 --device emulator "
+                   "--most-schedules 1 --rounds 5")
+              .status == 0);
+  CHECK(nlohmann::json::parse(CommandLine::read(path)).at("schedules").size() == 2);
+}
+
+TEST_CASE("tune says what is missing, and explains without anything") {
+  const CommandLine command;
+  check_error(command.run("tune " + sliding + " --canvas 4x8x8 --heads 1"), 1, "no_device", "/nowhere/libcuda.so.1");
+  const CommandResult explained = command.run("tune " + sliding + " --canvas 4x8x8 --heads 1 --explain --arch sm_90");
+  CHECK(explained.status == 0);
+  CHECK(explained.out.find("block_q=192 does not divide the tile of 64 tokens") != std::string::npos);
+  CHECK(explained.out.find("to be tried") != std::string::npos);
+  CHECK(command.run("tune " + sliding + " --rounds 0").status == 2);
+}
+
+TEST_CASE("a user's table overrides what the library ships; a bad one costs a warning") {
+  const TemporaryFolder folder;
+  const Architecture gpu{8, 0, 0};
+  const Problem problem = parse_problem(sliding + ",text=0,edges=full");
+  const Schedule standard = schedule::default_spec(problem, gpu).schedule;
+  std::optional<Schedule> other;
+  for (const auto& [schedule, refusals] : schedule::candidates(problem, gpu))
+    if (refusals.empty() && schedule != standard)
+      other = schedule;
+  REQUIRE(other);
+  std::filesystem::create_directories(folder.path() / "tuned");
+  std::ofstream(folder.path() / "tuned/sm_80.json") << R"({"architecture": "sm_80", "schedules": {")"
+                                                    << to_string(problem) << R"(": ")" << to_string(*other) << R"("}})";
+  std::vector<std::string> messages;
+  const auto tuned = [&] {
+    return cache::tuned_schedules(gpu, folder.path(), [&](std::string_view text) { messages.emplace_back(text); });
+  };
+  CHECK(tuned().find(problem) == other);
+  const auto table = tuned();
+  CHECK(schedule::default_spec(problem, gpu, Family::automatic, &table).schedule == other);
+  ::setenv("TILEWRIGHT_TUNED", "none", 1);
+  CHECK_FALSE(tuned().find(problem));
+  ::unsetenv("TILEWRIGHT_TUNED");
+  CHECK(messages.empty());
+  std::filesystem::permissions(folder.path() / "tuned/sm_80.json", std::filesystem::perms::all);
+  CHECK_FALSE(tuned().find(problem)); // others may write to it
+  std::filesystem::remove(folder.path() / "tuned/sm_80.json");
+  std::ofstream(folder.path() / "tuned/sm_80.json") << R"({"architecture": "sm_80", "schedules": {"nonsense": "x"}})";
+  CHECK_FALSE(tuned().find(problem));
+  CHECK(messages.size() == 2);
+}
+
+TEST_CASE("every table that the library ships can be read, and names schedules that run") {
+  for (const int number : {80, 86, 89, 90, 100, 120})
+    CHECK_NOTHROW(schedule::TunedTable::shipped(
+        {static_cast<std::uint8_t>(number / 10), static_cast<std::uint8_t>(number % 10), 0}));
+}

@@ -1,0 +1,38 @@
+// An attention call on a device, computed with one schedule or another.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "attention_input.hpp"
+#include "device.hpp"
+#include "bench_times.hpp"
+#include <tilewright/tuner.hpp>
+
+namespace tilewright::tools {
+
+class AttentionSubject final : public TuningSubject {
+public:
+  /// The device and the input outlive this object.
+  AttentionSubject(Device& device, AttentionInput& input, CacheOptions cache);
+
+  void prepare(const Schedule& schedule) override;
+  double difference(const Schedule& schedule) override;
+  double milliseconds(const Schedule& schedule) override;
+
+private:
+  Runtime& runtime(const Schedule& schedule);
+
+  Device& device_;
+  AttentionInput& input_;
+  CacheOptions cache_;
+  AttentionForward call_; // in the device's memory
+  Pattern pattern_;
+  Problem problem_;
+  L2Flush flush_;
+  std::map<std::string, Runtime> runtimes_; // by the schedule's text
+  std::vector<float> expected_;             // the default's result
+};
+
+} // namespace tilewright::tools
