@@ -1,5 +1,6 @@
 // tilewright cache export, import, push.
 #include <algorithm>
+#include <optional>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -7,6 +8,7 @@
 #include "bundle.hpp"
 #include "cache_actions.hpp"
 #include "http_cache.hpp"
+#include "options.hpp"
 #include "output_file.hpp"
 #include "progress.hpp"
 #include "support/files.hpp"
@@ -20,6 +22,18 @@ using cache::Store;
 
 std::string name_in(const Store& store, const std::filesystem::path& path) {
   return path.lexically_relative(store.folder()).generic_string();
+}
+
+/// 90 for "...@sm_90a/..." and "...@sm_90/...": a GPU runs kernels of both. 0 where the spec names none.
+int number_of(const cache::CacheEntry& entry) {
+  const std::size_t at = entry.spec.find('@'), end = entry.spec.find('/', at);
+  if (at == std::string::npos || end == std::string::npos)
+    return 0;
+  try {
+    return parse_architecture(entry.spec.substr(at + 1, end - at - 1)).number();
+  } catch (const Error&) {
+    return 0;
+  }
 }
 
 /// The entry in a bundle's file. Throws where it is none, or would not be found under its name.
@@ -39,11 +53,14 @@ cache::CacheEntry entry_of(const Store& store, const NamedFile& file) {
 void export_cache(const CacheActionOptions& options) {
   const Store store = options.open(Store::Access::read_only);
   std::vector<NamedFile> files;
+  std::optional<Architecture> wanted;
+  if (!options.architecture.empty())
+    wanted = architectures_option(options.architecture).front();
   for (const cache::StoredFile& file : store.list()) {
     const auto decoded = store.read(file.path);
     if (!decoded || decoded->state != Decoding::good)
       continue;
-    if (options.architecture.empty() || decoded->entry.spec.find('@' + options.architecture + '/') != std::string::npos)
+    if (!wanted || wanted->number() == number_of(decoded->entry))
       files.emplace_back(name_in(store, file.path), cache::encode(decoded->entry));
   }
   const std::size_t count = files.size();

@@ -28,7 +28,7 @@ void add_cache(CLI::App& application) {
       ->add_flag("--recompile", options->recompile, "Compile each again: the same source gives the same bytes");
   auto* const exporting = add("export", "Write the entries into one file", export_cache);
   exporting->add_option("bundle", options->bundle, "The .tar.zst to write")->required();
-  exporting->add_option("--arch", options->architecture, "Only this architecture's, as entries name it: sm_90a");
+  exporting->add_option("--arch", options->architecture, "Only what such a GPU runs: sm_90 takes sm_90a's kernels too");
   exporting->add_option("--sign", options->private_key, "Ed25519 private key, PEM");
   auto* const pushing = add("push", "Put the entries on a server that takes PUT", push_cache);
   pushing->add_option("address", options->remote, "http(s)://host/folder")->required();
