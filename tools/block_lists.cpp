@@ -87,6 +87,10 @@ HostLists read_lists(const Safetensors& file, std::int64_t query_tiles, std::int
   if (lists.query_tiles != query_tiles)
     refuse(fmt::format("{} has lists for {} query tiles", name, lists.query_tiles),
            fmt::format("{} query tiles, as the canvas has, are allowed", query_tiles));
+  // Lists without entries take no bytes: their number would be bound by nothing in the file.
+  if (equal_lengths && lists.capacity == 0)
+    refuse(fmt::format("{} has the shape {}", name, shape_text(find(file, name).shape)),
+           "lists of at least one key tile are allowed; counts and indices can say that a list is empty");
   const auto rows = static_cast<std::size_t>(lists.batch * lists.heads * lists.query_tiles);
   lists.counts = equal_lengths ? std::vector<std::int32_t>(rows, static_cast<std::int32_t>(lists.capacity))
                                : to_int32(find(file, "counts"), "counts");
