@@ -70,7 +70,7 @@ std::vector<std::byte> output_bytes(RandomVideoSparse& problem) {
 }
 
 /// Twice, from poisoned outputs each time: right, and the same to the last bit.
-void check_problems(Family family, std::uint64_t first) {
+void check_problems(Family family, std::uint64_t from_seed) {
   const auto device = gpu_or_skip();
   if (device == nullptr)
     return;
@@ -84,7 +84,7 @@ void check_problems(Family family, std::uint64_t first) {
   limits.max_flops = 6e8;
   Runtime runtime(make_cuda_executor(device), {.family = family});
   std::uint64_t lists = 0, different = 0;
-  for (std::uint64_t seed = first; seed < first + problem_count(300); ++seed) {
+  for (std::uint64_t seed = from_seed; seed < from_seed + problem_count(300); ++seed) {
     RandomVideoSparse problem(seed, limits);
     bool same = true;
     try {
