@@ -43,11 +43,13 @@ struct AttentionForward {
 ///
 /// q, k, v, out, lse, scale, layout  as of the forward call, whose results out and lse (not optional here) are
 /// dout       type and extents of out
-/// dq, dk, dv type and extents of q, k and v: all of their rows are written, 0 where a row is padding, has no keys or
+/// dq, dk, dv type and extents of q, k and v: all of their rows are written, 0 where a row is padding, has no keys, or
 /// is
 ///            seen by no query
 /// workspace  device memory, aligned to 128 bytes, of Runtime::workspace_bytes, for this call alone until it has
-/// finished Gradients are the same bits in every run.
+/// finished
+///
+/// Gradients are the same bits in every run.
 struct AttentionBackward {
   TensorView q, k, v, out, dout, lse, dq, dk, dv;
   Layout layout = Layout::raster;
