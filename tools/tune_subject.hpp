@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "attention_input.hpp"
-#include "device.hpp"
 #include "bench_times.hpp"
+#include "device.hpp"
 #include <tilewright/tuner.hpp>
 
 namespace tilewright::tools {

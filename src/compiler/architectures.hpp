@@ -19,8 +19,8 @@ std::string to_string(const Version& version);
 /// The oldest NVRTC that tilewright is tested with.
 inline constexpr Version oldest_nvrtc{12, 4};
 
-/// From here on NVRTC keeps results itself where it finds a driver, and then gives no log: the report would be empty. It
-/// is told not to (NVRTC documentation, "Caching").
+/// From here on NVRTC keeps results itself where it finds a driver, and then gives no log: the report would be empty.
+/// It is told not to (NVRTC documentation, "Caching").
 inline constexpr Version first_nvrtc_with_cache{12, 9};
 
 /// Throws unsupported unless this NVRTC compiles for the architecture; the message names the versions that do.

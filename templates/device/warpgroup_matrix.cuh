@@ -60,8 +60,8 @@ template <int pending> TILEWRIGHT_DEVICE void wait_for_products() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(pending) : "memory");
 }
 
-/// The compiler may not move what it does with these registers across this place. (Eight at a time: each statement costs
-/// time in the compiler.)
+/// The compiler may not move what it does with these registers across this place. (Eight at a time: each statement
+/// costs time in the compiler.)
 template <int count> TILEWRIGHT_DEVICE void pin(float (&r)[count]) {
   static_assert(count % 8 == 0, "registers are pinned in groups of 8");
 #pragma unroll

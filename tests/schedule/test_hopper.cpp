@@ -67,7 +67,8 @@ TEST_CASE("reasons against schedules of the family say what does not fit") {
   CHECK(against(lists, three) == Reasons{"block_q=192 does not divide the tile of 64 tokens"});
   CHECK(against(sliding, with({{"consumers", "2"}})) ==
         Reasons{"block_q=192 is neither 64 for each of 2 consumers nor 128 for all"});
-  CHECK(against(lists, with({{"block_q", "64"}, {"stages", "2"}})) == Reasons{"merged lists (block_q=64) need 3 stages"});
+  CHECK(against(lists, with({{"block_q", "64"}, {"stages", "2"}})) ==
+        Reasons{"merged lists (block_q=64) need 3 stages"});
   CHECK(against(lists, with({{"block_q", "64"}, {"overlap", "0"}, {"cluster", "2"}})) ==
         Reasons{"merged lists (block_q=64) do without clusters"});
   CHECK(against(sliding, with({{"stages", "1"}})) == Reasons{"overlap needs 2 stages"});
