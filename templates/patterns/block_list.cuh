@@ -14,6 +14,31 @@ TILEWRIGHT_DEVICE QueryBlock pattern_query_block(const AttentionArguments<Patter
                      lists.query_size_batch_stride);
 }
 
+/// A query block's key tiles, each by itself: for a warp whose lanes look at many at once.
+struct ListedTiles {
+  const int32_t* entries; // ascending
+  const int32_t* sizes;   // valid tokens of each key tile; nullptr: all have some
+  int count;
+
+  TILEWRIGHT_DEVICE int number(int i) const { return load_constant(entries + i); }
+  TILEWRIGHT_DEVICE bool has_keys(int number) const {
+    return !config::edges_sized || sizes == nullptr || load_constant(sizes + number) > 0;
+  }
+};
+
+TILEWRIGHT_DEVICE ListedTiles listed_tiles(const AttentionArguments<PatternParameters>& arguments,
+                                           const QueryBlock& query) {
+  const auto& lists = arguments.pattern;
+  const int32_t* sizes = !config::edges_sized || lists.key_sizes == nullptr
+                             ? nullptr
+                             : lists.key_sizes + query.batch * lists.key_size_batch_stride;
+  return {lists.indices + query.batch * lists.index_batch_stride + query.head * lists.index_head_stride +
+              query.tile * lists.index_tile_stride,
+          sizes,
+          load_constant(lists.counts + query.batch * lists.count_batch_stride + query.head * lists.count_head_stride +
+                        query.tile)};
+}
+
 /// Walks the listed tiles in steps of config::block_k rows, leaving out steps without a valid key.
 class KeyBlocks {
 public:
@@ -33,14 +58,10 @@ public:
   }
   TILEWRIGHT_DEVICE KeyBlocks(const AttentionArguments<PatternParameters>& arguments, const QueryBlock& query)
       : grid_(arguments.attention.key_grid) {
-    const auto& lists = arguments.pattern;
-    state_.left = load_constant(lists.counts + query.batch * lists.count_batch_stride +
-                                query.head * lists.count_head_stride + query.tile);
-    state_.next = lists.indices + query.batch * lists.index_batch_stride + query.head * lists.index_head_stride +
-                  query.tile * lists.index_tile_stride;
-    state_.sizes = !config::edges_sized || lists.key_sizes == nullptr
-                       ? nullptr
-                       : lists.key_sizes + query.batch * lists.key_size_batch_stride;
+    const ListedTiles tiles = listed_tiles(arguments, query);
+    state_.left = tiles.count;
+    state_.next = tiles.entries;
+    state_.sizes = tiles.sizes;
     state_.size = -1;
     state_.tile = {0, 0, 0};
     state_.first_row = 0;

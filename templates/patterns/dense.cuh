@@ -12,6 +12,10 @@ TILEWRIGHT_DEVICE QueryBlock pattern_query_block(const AttentionArguments<Patter
   return query_block(arguments.attention, index);
 }
 
+TILEWRIGHT_DEVICE BoxTiles listed_tiles(const AttentionArguments<PatternParameters>& arguments, const QueryBlock&) {
+  return BoxTiles(arguments.attention, whole_canvas(arguments.attention.key_grid));
+}
+
 class KeyBlocks : public TileBoxKeys {
 public:
   TILEWRIGHT_DEVICE KeyBlocks(const AttentionArguments<PatternParameters>& arguments, const QueryBlock&)

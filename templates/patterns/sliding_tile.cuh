@@ -38,6 +38,11 @@ TILEWRIGHT_DEVICE TileBox window_box(const AttentionArguments<PatternParameters>
           window_range(query.position.w, window_w, grid.tiles_w)};
 }
 
+TILEWRIGHT_DEVICE BoxTiles listed_tiles(const AttentionArguments<PatternParameters>& arguments,
+                                        const QueryBlock& query) {
+  return BoxTiles(arguments.attention, window_box(arguments, query));
+}
+
 class KeyBlocks : public TileBoxKeys {
 public:
   TILEWRIGHT_DEVICE KeyBlocks(const AttentionArguments<PatternParameters>& arguments, const QueryBlock& query)

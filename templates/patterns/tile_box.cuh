@@ -18,6 +18,33 @@ TILEWRIGHT_DEVICE TileBox whole_canvas(const TokenGrid& grid) {
   return {{0, grid.tiles_t}, {0, grid.tiles_h}, {0, grid.tiles_w}};
 }
 
+/// A query block's key tiles, each by itself: for a warp whose lanes look at many at once. The text counts as the tile
+/// behind the video's.
+struct BoxTiles {
+  TileBox box;
+  int tiles_h, tiles_w; // of the canvas
+  int text_number;      // -1: no text
+  int count;
+
+  TILEWRIGHT_DEVICE BoxTiles(const AttentionParameters& p, const TileBox& box_)
+      : box(box_), tiles_h(p.key_grid.tiles_h), tiles_w(p.key_grid.tiles_w),
+        text_number(config::text && p.text_length > 0 ? p.key_grid.tiles_t * tiles_h * tiles_w : -1),
+        count(extent(box.t) * extent(box.h) * extent(box.w) + (text_number < 0 ? 0 : 1)) {}
+
+  TILEWRIGHT_DEVICE int number(int i) const {
+    if (text_number >= 0 && i == count - 1) {
+      return text_number;
+    }
+    const int plane = i / extent(box.w);
+    return ((box.t.start + plane / extent(box.h)) * tiles_h + box.h.start + plane % extent(box.h)) * tiles_w +
+           box.w.start + i % extent(box.w);
+  }
+  TILEWRIGHT_DEVICE bool has_keys(int) const { return true; }
+
+private:
+  static TILEWRIGHT_DEVICE int extent(const TileRange& range) { return range.end - range.start; }
+};
+
 /// Walks the box's tiles in (t, h, w) order in steps of config::block_k rows, leaving out steps without a valid key.
 class TileBoxKeys {
 public:

@@ -9,13 +9,6 @@
 
 namespace tilewright {
 
-/// The number of the tile that a walk stands in; the text counts as one more.
-TILEWRIGHT_DEVICE int tile_number(const KeyBlocks& keys, const TokenGrid& grid) {
-  const TileCoordinate tile = keys.tile();
-  return keys.text() ? grid.tiles_t * grid.tiles_h * grid.tiles_w
-                     : (tile.t * grid.tiles_h + tile.h) * grid.tiles_w + tile.w;
-}
-
 /// A place among the window slots, and the parity of the phase that fills it.
 struct WindowPlace {
   int slot = 0;
@@ -27,37 +20,56 @@ struct WindowPlace {
   }
 };
 
-/// Writes the windows of every item, at least one each. Lane i walks through consumer i's list.
+/// This lane's word of the window that begins with tile `first`: the listed tiles from entry `next` on, which moves on
+/// to the first entry that lies behind the window and has keys. All lanes.
+template <class Tiles> TILEWRIGHT_DEVICE uint32_t window_of(const Tiles& tiles, int& next, int first) {
+  uint32_t word = 0;
+  int inside = warp_size; // entries of the last 32 that lie in the window
+  while (next < tiles.count && inside == warp_size) {
+    const int i = next + lane_index();
+    const int number = i < tiles.count ? tiles.number(i) : no_limit;
+    const bool here = number < first + window_tiles; // lists ascend: so it is in the first lanes
+    const int marked = here && tiles.has_keys(number) ? number - first : -1;
+    inside = count_bits(vote(here));
+    for (int lane = 0; lane < inside; ++lane) {
+      const int bit = broadcast(marked, lane);
+      word |= bit >= 0 && bit / 32 == lane_index() ? 1u << (bit % 32) : 0u;
+    }
+    next += inside;
+  }
+  int keyless = warp_size; // a consumer is told of its last block: tiles without keys must not look like more
+  while (next < tiles.count && keyless == warp_size) {
+    const int i = next + lane_index();
+    keyless = lowest_bit(~vote(i < tiles.count && !tiles.has_keys(tiles.number(i))));
+    keyless = keyless < 0 ? warp_size : keyless;
+    next += keyless;
+  }
+  return word;
+}
+
+/// Writes the windows of every item, at least one each.
 TILEWRIGHT_DEVICE void list_keys(const KernelArguments& arguments, const Shared& shared) {
   const AttentionParameters& p = arguments.call.attention;
-  const int lane = lane_index();
   WindowPlace place;
   for (WorkList work(arguments.work); !work.done(); work.advance()) {
-    const int index = work.query_block(p, minimum(lane, config::consumers - 1));
-    const QueryBlock query = pattern_query_block(arguments.call, maximum(index, 0));
-    KeyBlocks keys(arguments.call, query);
-    bool more = lane < config::consumers && index >= 0 && has_work(arguments, query) && !keys.done();
-    int number = more ? tile_number(keys, p.key_grid) : 0;
+    int next[config::consumers] = {}; // entry of each consumer's list
     uint32_t continued;
     int first = 0; // tile of the window
     do {
       wait(shared.window_empty(place.slot), place.parity ^ 1);
+      continued = 0;
 #pragma unroll
       for (int consumer = 0; consumer < config::consumers; ++consumer) {
-        store_shared(shared.window_word(place.slot, consumer, lane), 0u);
+        const int index = work.query_block(p, consumer);
+        const QueryBlock query = pattern_query_block(arguments.call, maximum(index, 0));
+        uint32_t word = 0;
+        if (index >= 0 && has_work(arguments, query)) {
+          const auto tiles = listed_tiles(arguments.call, query);
+          word = window_of(tiles, next[consumer], first);
+          continued |= next[consumer] < tiles.count ? 1u << consumer : 0u;
+        }
+        store_shared(shared.window_word(place.slot, consumer, lane_index()), word);
       }
-      synchronize_warp();
-      while (more && number < first + window_tiles) {
-        const SharedAddress address = shared.window_word(place.slot, lane, (number - first) / 32);
-        store_shared(address, load_shared_word(address) | 1u << ((number - first) % 32));
-        const int listed = number;
-        do { // a tile has several key blocks
-          keys.advance();
-          more = !keys.done();
-          number = more ? tile_number(keys, p.key_grid) : 0;
-        } while (more && number == listed);
-      }
-      continued = vote(more);
       synchronize_warp();
       if (elect_lane()) {
         store_shared(shared.window_note(place.slot), continued);
