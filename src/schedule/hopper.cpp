@@ -114,10 +114,11 @@ std::int32_t shared_memory_bytes(const Problem& problem, const Schedule& schedul
   const std::int32_t consumers = schedule.consumers, stages = schedule.stages, block_k = schedule.block_k;
   const std::int32_t queue = is_merged(schedule) ? consumers * stages : 0; // entries
   const std::int32_t rows = consumers * consumer_rows + 2 * stages * block_k;
-  const std::int32_t windows = is_merged(schedule) ? 2 : 0, window_words = consumers * warp_lanes + 1;
-  const std::int32_t barriers = 2 * consumers + 4 * stages + queue + 2 * windows;
-  const std::int32_t note_words =
-      stages * (1 + block_k / 32) + consumers + queue + windows * window_words; // flags, and a bit a key
+  const std::int32_t batches = is_merged(schedule) ? 2 : 0, batch_words = warp_lanes + 1;
+  const std::int32_t window_words = is_merged(schedule) ? consumers * warp_lanes : 0;
+  const std::int32_t barriers = 2 * consumers + 4 * stages + queue + 2 * batches;
+  const std::int32_t note_words = stages * (1 + block_k / 32) + consumers + queue + batches * batch_words +
+                                  window_words; // stages: flags, and a bit a key
   return rows * problem.head_dim * element_bytes + barriers * barrier_bytes + note_words * word_bytes;
 }
 

@@ -89,7 +89,7 @@ void check(const std::vector<std::vector<int>>& lists, std::int64_t key_blocks) 
 
 TEST_CASE("merged lists: consumers that are due in the same place of the ring") {
   check({{0, 2}, {0, 3}, {1, 2, 3}}, 4);    // block 2: due for the first two, but only the first's own
-  check({{0, 7}, {0, 6}, {1, 2, 3, 4}}, 8); // one bubble after the other
+  check({{0, 7}, {0, 6}, {1, 2, 3, 4}}, 8); // bubbles by turns would never end
   check({{0, 7}, {}, {0, 7}}, 8);           // nobody in between
 }
 

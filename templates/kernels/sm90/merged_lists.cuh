@@ -1,16 +1,34 @@
 // Consumers with a list of key tiles each: a key block that several of them need is loaded once, for all of them.
 //
-// One warp (list_keys) turns the lists into windows: bit maps of 1024 key tiles, one for each consumer, a word a lane.
-// The loading warp walks through the union of a window's maps, which costs it a few instructions a block: walking
-// through the lists themselves would keep it waiting for memory, and the consumers for it.
+// One warp (list_keys) turns the lists into steps: a key tile and its owners, the consumers that need it. The loading
+// warp follows the steps, which costs it a few instructions a block: walking through the lists itself would keep it
+// waiting for memory, and the consumers for it. Attention does not depend on the order of the keys, so the steps come
+// in the order that keeps all consumers busy: no consumer gets a block while another is behind that could get one.
 #pragma once
 
 #include "kernels/sm90/loaders.cuh"
 
 namespace tilewright {
 
-/// A place among the window slots, and the parity of the phase that fills it.
-struct WindowPlace {
+/// A step, as a word: the tile's number, its owners, and those of them for whom it is the item's last tile.
+struct MergedStep {
+  static constexpr int owners_shift = 24, ends_shift = 28; // a bit a consumer
+  static constexpr uint32_t tile_mask = (1u << owners_shift) - 1;
+
+  int tile;
+  uint32_t owners, ends;
+
+  TILEWRIGHT_DEVICE uint32_t word() const {
+    return static_cast<uint32_t>(tile) | owners << owners_shift | ends << ends_shift;
+  }
+  static TILEWRIGHT_DEVICE MergedStep of(uint32_t word) {
+    return {static_cast<int>(word & tile_mask), word >> owners_shift & 0xf, word >> ends_shift};
+  }
+};
+static_assert(config::consumers <= 4, "a step has four bits for its owners");
+
+/// A place among the batches of steps, and the parity of the phase that fills it.
+struct BatchPlace {
   int slot = 0;
   uint32_t parity = 0;
 
@@ -47,16 +65,135 @@ template <class Tiles> TILEWRIGHT_DEVICE uint32_t window_of(const Tiles& tiles, 
   return word;
 }
 
-/// Writes the windows of every item, at least one each.
+/// Hands the steps to the loading warp, in batches of a step a lane. All lanes call everything.
+class StepWriter {
+public:
+  TILEWRIGHT_DEVICE explicit StepWriter(const Shared& shared) : shared_(shared) {}
+
+  TILEWRIGHT_DEVICE void append(const MergedStep& step) {
+    if (count_ == warp_size) {
+      flush(0);
+    }
+    word_ = lane_index() == count_ ? step.word() : word_;
+    ++count_;
+  }
+  TILEWRIGHT_DEVICE void end_item() { flush(batch_last); }
+
+private:
+  TILEWRIGHT_DEVICE void flush(uint32_t flags) {
+    wait(shared_.batch_empty(place_.slot), place_.parity ^ 1);
+    store_shared(shared_.batch_step(place_.slot, lane_index()), word_);
+    if (lane_index() == 0) {
+      store_shared(shared_.batch_note(place_.slot), static_cast<uint32_t>(count_) | flags);
+    }
+    synchronize_warp();
+    if (elect_lane()) {
+      arrive(shared_.batch_full(place_.slot));
+    }
+    place_.advance();
+    count_ = 0;
+  }
+
+  const Shared& shared_;
+  BatchPlace place_;
+  int count_ = 0;
+  uint32_t word_ = 0; // this lane's step
+};
+
+/// The tiles of a window that one set of consumers needs, and no other consumer: lane m walks through those of set m.
+class OwnedTiles {
+public:
+  TILEWRIGHT_DEVICE explicit OwnedTiles(const Shared& shared) : shared_(shared) {
+    if (lane_index() > 0 && lane_index() < 1 << config::consumers) {
+      advance();
+    } else {
+      word_ = warp_size;
+    }
+  }
+
+  TILEWRIGHT_DEVICE bool done() const { return word_ == warp_size; }
+  TILEWRIGHT_DEVICE int tile() const { return word_ * 32 + lowest_bit(bits_); }
+
+  TILEWRIGHT_DEVICE void advance() {
+    bits_ &= bits_ - 1;
+    while (bits_ == 0 && ++word_ < warp_size) {
+      bits_ = ~0u;
+#pragma unroll
+      for (int consumer = 0; consumer < config::consumers; ++consumer) {
+        const uint32_t listed = load_shared_word(shared_.window_word(consumer, word_));
+        bits_ &= (lane_index() >> consumer & 1) != 0 ? listed : ~listed;
+      }
+    }
+  }
+
+private:
+  const Shared& shared_;
+  int word_ = -1;
+  uint32_t bits_ = 0; // of the word, those not yet visited
+};
+
+/// How far every consumer has come in an item.
+struct Progress {
+  int given[config::consumers] = {}; // tiles so far
+  int left[config::consumers] = {};  // tiles of the window still to come
+
+  /// Which of the available sets of consumers (a bit each) is served next: first of all one with nobody ahead of those
+  /// who still need tiles; of these the largest. Lane m proposes set m, if it is available.
+  TILEWRIGHT_DEVICE uint32_t next_owners(bool available) const {
+    int least = no_limit;
+#pragma unroll
+    for (int consumer = 0; consumer < config::consumers; ++consumer) {
+      least = left[consumer] > 0 ? minimum(least, given[consumer]) : least;
+    }
+    int lead = 0; // of the set's consumers together
+#pragma unroll
+    for (int consumer = 0; consumer < config::consumers; ++consumer) {
+      lead += (lane_index() >> consumer & 1) != 0 ? given[consumer] - least : 0;
+    }
+    constexpr int more_than_all_leads = 1 << 22;
+    const int merit = more_than_all_leads - 4 * lead + count_bits(static_cast<uint32_t>(lane_index()));
+    return maximum_of_lanes(available ? static_cast<uint32_t>(merit) << 5 | static_cast<uint32_t>(lane_index()) : 0u) &
+           31;
+  }
+
+  /// Counts a tile for its owners. Returns those who need no more in this window.
+  TILEWRIGHT_DEVICE uint32_t give(uint32_t owners) {
+    uint32_t ends = 0;
+#pragma unroll
+    for (int consumer = 0; consumer < config::consumers; ++consumer) {
+      if ((owners >> consumer & 1) != 0) {
+        ++given[consumer];
+        ends |= --left[consumer] == 0 ? 1u << consumer : 0u;
+      }
+    }
+    return ends;
+  }
+};
+
+/// Writes the steps of the window that begins with tile `first`; `continued`: whose lists go on behind it.
+TILEWRIGHT_DEVICE void write_steps(const Shared& shared, StepWriter& writer, Progress& progress, int first,
+                                   uint32_t continued) {
+  OwnedTiles tiles(shared);
+  while (vote(!tiles.done()) != 0) {
+    const uint32_t owners = progress.next_owners(!tiles.done());
+    const int tile = first + broadcast(tiles.tile(), static_cast<int>(owners));
+    writer.append({tile, owners, progress.give(owners) & ~continued});
+    if (lane_index() == static_cast<int>(owners)) {
+      tiles.advance();
+    }
+  }
+}
+
+/// Writes the steps of every item; none: an empty batch.
 TILEWRIGHT_DEVICE void list_keys(const KernelArguments& arguments, const Shared& shared) {
   const AttentionParameters& p = arguments.call.attention;
-  WindowPlace place;
+  StepWriter writer(shared);
   for (WorkList work(arguments.work); !work.done(); work.advance()) {
     int next[config::consumers] = {}; // entry of each consumer's list
+    Progress progress;
     uint32_t continued;
     int first = 0; // tile of the window
     do {
-      wait(shared.window_empty(place.slot), place.parity ^ 1);
       continued = 0;
 #pragma unroll
       for (int consumer = 0; consumer < config::consumers; ++consumer) {
@@ -68,16 +205,15 @@ TILEWRIGHT_DEVICE void list_keys(const KernelArguments& arguments, const Shared&
           word = window_of(tiles, next[consumer], first);
           continued |= next[consumer] < tiles.count ? 1u << consumer : 0u;
         }
-        store_shared(shared.window_word(place.slot, consumer, lane_index()), word);
+        progress.left[consumer] = sum_of_lanes(count_bits(word));
+        store_shared(shared.window_word(consumer, lane_index()), word);
       }
       synchronize_warp();
-      if (elect_lane()) {
-        store_shared(shared.window_note(place.slot), continued);
-        arrive(shared.window_full(place.slot));
-      }
-      place.advance();
+      write_steps(shared, writer, progress, first, continued);
+      synchronize_warp(); // all have read the window
       first += window_tiles;
     } while (continued != 0);
+    writer.end_item();
   }
 }
 
@@ -94,8 +230,8 @@ public:
   TILEWRIGHT_DEVICE void issue(const HeadBoxes& key, const HeadBoxes& value, const KeyStep& step, uint32_t owners,
                                uint32_t ends) {
     if constexpr (config::overlap) {
-      while ((overdue() & ~owners) != 0) {
-        issue_bubble(key, value, overdue()); // for owners too: it would move their block a whole ring away
+      if ((overdue() & ~owners) != 0) {
+        issue_bubble(key, value, waiting_); // for all: it moves the blocks of those left out towards a whole ring away
       }
     }
     wait_for_keys(owners);
@@ -191,60 +327,34 @@ TILEWRIGHT_DEVICE void load_merged_keys(const KernelArguments& arguments, const 
   const AttentionParameters& p = arguments.call.attention;
   const int tiles = p.key_grid.tiles_t * p.key_grid.tiles_h * p.key_grid.tiles_w;
   MergedLoader loader(shared);
-  WindowPlace place;
+  BatchPlace place;
   for (WorkList work(arguments.work); !work.done(); work.advance()) {
     const QueryBlock first_query = pattern_query_block(arguments.call, work.query_block(p, 0));
     const HeadBoxes key = key_boxes(arguments, first_query), value = value_boxes(arguments, first_query);
-    uint32_t continued;
-    int first = 0; // tile of the window
+    uint32_t note;
     do {
-      wait(shared.window_full(place.slot), place.parity);
-      uint32_t words[config::consumers], listed = 0; // this lane's
-      int last_lane[config::consumers];              // that has a bit of the consumer
-#pragma unroll
-      for (int consumer = 0; consumer < config::consumers; ++consumer) {
-        words[consumer] = load_shared_word(shared.window_word(place.slot, consumer, lane_index()));
-        listed |= words[consumer];
-        last_lane[consumer] = highest_bit(vote(words[consumer] != 0));
-      }
-      continued = uniform_shared_word(shared.window_note(place.slot));
+      wait(shared.batch_full(place.slot), place.parity);
+      const uint32_t word = load_shared_word(shared.batch_step(place.slot, lane_index()));
+      note = uniform_shared_word(shared.batch_note(place.slot));
       if (elect_lane()) {
-        arrive(shared.window_empty(place.slot));
+        arrive(shared.batch_empty(place.slot));
       }
       place.advance();
-      for (uint32_t lanes = vote(listed != 0); lanes != 0; lanes &= lanes - 1) {
-        const int lane = lowest_bit(lanes);
-        uint32_t rest = 0, of_consumer[config::consumers];
-#pragma unroll
-        for (int consumer = 0; consumer < config::consumers; ++consumer) {
-          of_consumer[consumer] = static_cast<uint32_t>(broadcast(static_cast<int>(words[consumer]), lane));
-          rest |= of_consumer[consumer];
-        }
-        for (; rest != 0; rest &= rest - 1) {
-          const int bit = lowest_bit(rest);
-          uint32_t owners = 0, ends = 0;
-#pragma unroll
-          for (int consumer = 0; consumer < config::consumers; ++consumer) {
-            const uint32_t from_here = of_consumer[consumer] >> bit;
-            owners |= (from_here & 1) << consumer;
-            if (from_here == 1 && lane == last_lane[consumer] && (continued >> consumer & 1) == 0) {
-              ends |= 1u << consumer;
-            }
-          }
-          const int number = first + lane * 32 + bit;
-          const bool text = config::text && number == tiles;
-          const TileCoordinate tile = text ? TileCoordinate{0, 0, 0} : tile_coordinate(p.key_grid, number);
-          const TileRows<KeyTile> rows = text ? text_rows<KeyTile>(p.key_grid, p.text_length)
-                                              : KeyBlocks::rows_of(arguments.call, first_query.batch, number, tile);
+      const int count = static_cast<int>(note & ~batch_last);
 #pragma unroll 1
-          for (int row = 0; row < rows.end; row += config::block_k) {
-            loader.issue(key, value, KeyStep(text, tile, rows, row), owners,
-                         row + config::block_k >= rows.end ? ends : 0);
-          }
+      for (int i = 0; i < count; ++i) {
+        const MergedStep step = MergedStep::of(static_cast<uint32_t>(broadcast(static_cast<int>(word), i)));
+        const bool text = config::text && step.tile == tiles;
+        const TileCoordinate tile = text ? TileCoordinate{0, 0, 0} : tile_coordinate(p.key_grid, step.tile);
+        const TileRows<KeyTile> rows = text ? text_rows<KeyTile>(p.key_grid, p.text_length)
+                                            : KeyBlocks::rows_of(arguments.call, first_query.batch, step.tile, tile);
+#pragma unroll 1
+        for (int row = 0; row < rows.end; row += config::block_k) {
+          loader.issue(key, value, KeyStep(text, tile, rows, row), step.owners,
+                       row + config::block_k >= rows.end ? step.ends : 0);
         }
       }
-      first += window_tiles;
-    } while (continued != 0);
+    } while ((note & batch_last) == 0);
   }
 }
 

@@ -39,9 +39,10 @@ constexpr uint32_t note_last = 1;                // the item's last key block
 constexpr uint32_t note_masked = 2;              // some keys do not exist
 // With merged lists a consumer is told by a queue which stages are its own: flags | stage << 8 | parity << 16.
 constexpr int queue_slots = merged ? config::stages : 0;
-// Their lists reach the loader as windows (merged_lists.cuh), two at a time.
-constexpr int window_slots = merged ? 2 : 0;
+// Their lists are looked at a window at a time, and reach the loader as batches of steps (merged_lists.cuh).
 constexpr int window_tiles = warp_size * 32; // a word a lane, a bit a key tile
+constexpr int batch_slots = merged ? 2 : 0;
+constexpr uint32_t batch_last = 1u << 31; // in a batch's note, which else is the number of its steps: the item ends
 // A consumer's query note is the number of its query block, or:
 constexpr int no_more_queries = -1;
 
@@ -59,13 +60,14 @@ struct Shared {
   static constexpr uint32_t query_barriers = barriers;
   static constexpr uint32_t stage_barriers = query_barriers + 2 * config::consumers * barrier_bytes;
   static constexpr uint32_t queue_barriers = stage_barriers + 4 * config::stages * barrier_bytes;
-  static constexpr uint32_t window_barriers = queue_barriers + config::consumers * queue_slots * barrier_bytes;
-  static constexpr uint32_t notes = window_barriers + 2 * window_slots * barrier_bytes;
+  static constexpr uint32_t batch_barriers = queue_barriers + config::consumers * queue_slots * barrier_bytes;
+  static constexpr uint32_t notes = batch_barriers + 2 * batch_slots * barrier_bytes;
   static constexpr uint32_t query_notes = notes + config::stages * note_bytes;
   static constexpr uint32_t queue = query_notes + config::consumers * 4;
-  static constexpr uint32_t windows = queue + config::consumers * queue_slots * 4;
-  static constexpr int window_words = config::consumers * warp_size + 1; // and a note: whose lists go on behind it
-  static constexpr uint32_t bytes = windows + window_slots * window_words * 4;
+  static constexpr uint32_t batches = queue + config::consumers * queue_slots * 4;
+  static constexpr int batch_words = warp_size + 1; // steps, and the note
+  static constexpr uint32_t window = batches + batch_slots * batch_words * 4;
+  static constexpr uint32_t bytes = window + (merged ? config::consumers * warp_size * 4 : 0);
 
   SharedAddress base;
 
@@ -86,8 +88,8 @@ struct Shared {
     return at(queue_barriers, consumer * queue_slots + slot, barrier_bytes);
   }
 
-  TILEWRIGHT_DEVICE SharedAddress window_full(int slot) const { return at(window_barriers, slot, barrier_bytes); }
-  TILEWRIGHT_DEVICE SharedAddress window_empty(int slot) const { return window_full(window_slots + slot); }
+  TILEWRIGHT_DEVICE SharedAddress batch_full(int slot) const { return at(batch_barriers, slot, barrier_bytes); }
+  TILEWRIGHT_DEVICE SharedAddress batch_empty(int slot) const { return batch_full(batch_slots + slot); }
 
   TILEWRIGHT_DEVICE SharedAddress note(int stage) const { return at(notes, stage, note_bytes); }
   TILEWRIGHT_DEVICE SharedAddress key_mask(int stage) const { return note(stage) + 4; }
@@ -96,10 +98,13 @@ struct Shared {
     return at(queue, consumer * queue_slots + slot, 4);
   }
 
-  TILEWRIGHT_DEVICE SharedAddress window_word(int slot, int consumer, int lane) const {
-    return at(windows, slot * window_words + consumer * warp_size + lane, 4);
+  TILEWRIGHT_DEVICE SharedAddress batch_step(int slot, int lane) const {
+    return at(batches, slot * batch_words + lane, 4);
   }
-  TILEWRIGHT_DEVICE SharedAddress window_note(int slot) const { return window_word(slot, config::consumers, 0); }
+  TILEWRIGHT_DEVICE SharedAddress batch_note(int slot) const { return batch_step(slot, warp_size); }
+  TILEWRIGHT_DEVICE SharedAddress window_word(int consumer, int lane) const {
+    return at(window, consumer * warp_size + lane, 4);
+  }
 
   /// One thread, once, before the others begin.
   TILEWRIGHT_DEVICE void initialize() const {
@@ -116,9 +121,9 @@ struct Shared {
       initialize_barrier(key_empty(stage), releases_per_stage);
       initialize_barrier(value_empty(stage), releases_per_stage);
     }
-    for (int slot = 0; slot < window_slots; ++slot) {
-      initialize_barrier(window_full(slot), 1);
-      initialize_barrier(window_empty(slot), 1);
+    for (int slot = 0; slot < batch_slots; ++slot) {
+      initialize_barrier(batch_full(slot), 1);
+      initialize_barrier(batch_empty(slot), 1);
     }
     publish_barriers();
   }

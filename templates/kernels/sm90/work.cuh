@@ -39,7 +39,7 @@ public:
     const int head = number / per_head, within = number % per_head;
     if constexpr (merged) {
       const int block = first + within * config::consumers + consumer;
-      return block >= end ? -1 : head * p.query_blocks + (text() ? block : time_first(p.query_grid, block));
+      return block >= end ? -1 : head * p.query_blocks + (text() ? block : neighbours_first(p.query_grid, block));
     } else {
       return head * p.query_blocks + first + within * config::cluster + rank();
     }
@@ -70,11 +70,16 @@ private:
                                       : early_items + round * clusters() + (cluster() + round) % clusters());
   }
 
-  /// Neighbours along t share most of their lists, so consumers get query blocks in an order in which t runs fastest.
-  static TILEWRIGHT_DEVICE int time_first(const TokenGrid& grid, int block) {
+  /// Neighbours share much of their lists, most of all along t: so consumers get query blocks in an order in which t
+  /// runs fastest, to and fro, as w does behind it.
+  static TILEWRIGHT_DEVICE int neighbours_first(const TokenGrid& grid, int block) {
     constexpr int blocks_per_tile = QueryTile::tokens / config::block_q;
-    const int tile = block / blocks_per_tile, plane = tile / grid.tiles_t;
-    const int t = tile % grid.tiles_t, w = plane % grid.tiles_w, h = plane / grid.tiles_w;
+    const int tile = block / blocks_per_tile, column = tile / grid.tiles_t, h = column / grid.tiles_w;
+    const auto to_and_fro = [](int line, int place, int places) {
+      return line % 2 == 0 ? place : places - 1 - place;
+    };
+    const int t = to_and_fro(column, tile % grid.tiles_t, grid.tiles_t);
+    const int w = to_and_fro(h, column % grid.tiles_w, grid.tiles_w);
     return ((t * grid.tiles_h + h) * grid.tiles_w + w) * blocks_per_tile + block % blocks_per_tile;
   }
 
