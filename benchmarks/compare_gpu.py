@@ -201,7 +201,7 @@ class Call(ctypes.Structure):  # TilewrightCall in hopper/shim.cpp
 
 class Tilewright:
     def __init__(self, path):
-        self.library = ctypes.CDLL(str(path))
+        self.library = ctypes.CDLL(str(path.resolve()))
         self.library.tilewright_open.restype = ctypes.c_void_p
         self.library.tilewright_spec.restype = ctypes.c_char_p
         self.library.tilewright_last_error.restype = ctypes.c_char_p

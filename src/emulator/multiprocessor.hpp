@@ -79,6 +79,7 @@ public:
   void publish_barriers(Fiber& fiber);
   void arrive(Fiber& fiber, std::uint32_t address, int rank, int count, int bytes, Place place);
   void wait_for_phase(Fiber& fiber, std::uint32_t address, std::uint32_t parity, Place place);
+  bool has_passed(Fiber& fiber, std::uint32_t address, std::uint32_t parity, Place place);
   void check_map(Fiber& fiber, const void* map, Place place);
   void copy_box_to_shared(Fiber& fiber, const BoxRequest& request, Place place);
   void copy_bytes_to_shared(Fiber& fiber, const BytesRequest& request, Place place);

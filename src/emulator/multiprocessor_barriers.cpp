@@ -100,4 +100,15 @@ void Multiprocessor::wait_for_phase(Fiber& fiber, std::uint32_t address, std::ui
   }
 }
 
+bool Multiprocessor::has_passed(Fiber& fiber, std::uint32_t address, std::uint32_t parity, Place place) {
+  if (parity > 1)
+    throw fault(fiber, place, fmt::format("looks for parity {}", parity), "a parity is 0 or 1");
+  perhaps_progress();
+  scheduler_.yield(fiber);
+  const bool passed = barrier_at(fiber, *fiber.thread_block, address, place).passed(parity);
+  if (passed && plan_->check_races)
+    races_.acquire(fiber.number, fiber.rank, address);
+  return passed;
+}
+
 } // namespace tilewright::emulator

@@ -37,6 +37,7 @@ const Services services = {
     .publish_barriers = Forward<&Multiprocessor::publish_barriers>::call,
     .arrive = Forward<&Multiprocessor::arrive>::call,
     .wait_for_phase = Forward<&Multiprocessor::wait_for_phase>::call,
+    .has_passed = Forward<&Multiprocessor::has_passed>::call,
     .check_map = Forward<&Multiprocessor::check_map>::call,
     .copy_box_to_shared = Forward<&Multiprocessor::copy_box_to_shared>::call,
     .copy_bytes_to_shared = Forward<&Multiprocessor::copy_bytes_to_shared>::call,

@@ -61,6 +61,20 @@ TILEWRIGHT_DEVICE void wait(SharedAddress barrier, uint32_t parity) {
                : "memory");
 }
 
+/// Whether wait() would return at once; perhaps false although it would.
+TILEWRIGHT_DEVICE bool has_passed(SharedAddress barrier, uint32_t parity) {
+  uint32_t passed;
+  asm volatile("{\n"
+               ".reg .pred done;\n"
+               "mbarrier.test_wait.parity.shared::cta.b64 done, [%1], %2;\n"
+               "selp.u32 %0, 1, 0, done;\n"
+               "}"
+               : "=r"(passed)
+               : "r"(barrier), "r"(parity)
+               : "memory");
+  return passed != 0;
+}
+
 /// The numbered barrier `id` (1 to 15; 0 is synchronize_block's): returns when `threads` threads, whole warps, have
 /// come.
 TILEWRIGHT_DEVICE void synchronize_threads(int id, int threads) {

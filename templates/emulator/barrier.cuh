@@ -44,6 +44,12 @@ TILEWRIGHT_DEVICE void wait(SharedAddress barrier, uint32_t parity, emulator::Pl
   thread.services->wait_for_phase(thread, barrier, parity, place);
 }
 
+/// The seed decides how late it is noticed.
+TILEWRIGHT_DEVICE bool has_passed(SharedAddress barrier, uint32_t parity, emulator::Place place = emulator::here()) {
+  emulator::Thread& thread = emulator::this_thread();
+  return thread.services->has_passed(thread, barrier, parity, place);
+}
+
 TILEWRIGHT_DEVICE void synchronize_threads(int id, int threads, emulator::Place place = emulator::here()) {
   emulator::Thread& thread = emulator::this_thread();
   thread.services->meet_threads(thread, id, threads, false, place);

@@ -133,6 +133,7 @@ struct Services {
   /// Announces bytes, then arrives count times. rank: which thread block's barrier; negative: the thread's own.
   void (*arrive)(Thread& thread, uint32_t barrier, int rank, int count, int bytes, Place place);
   void (*wait_for_phase)(Thread& thread, uint32_t barrier, uint32_t parity, Place place);
+  bool (*has_passed)(Thread& thread, uint32_t barrier, uint32_t parity, Place place);
 
   void (*check_map)(Thread& thread, const void* map, Place place);
   void (*copy_box_to_shared)(Thread& thread, const BoxRequest& box, Place place);

@@ -26,8 +26,12 @@ public:
     KeyStage taken;
     uint32_t note;
     if constexpr (merged) {
-      wait(shared_.queue_full(consumer_, place_.stage), place_.parity);
-      note = uniform_shared_word(shared_.queue_entry(consumer_, place_.stage));
+      if (!looked_) {
+        wait(shared_.queue_full(consumer_, place_.stage), place_.parity);
+        entry_ = load_shared_word(shared_.queue_entry(consumer_, place_.stage));
+      }
+      looked_ = false;
+      note = uniform(entry_);
       taken.stage = static_cast<int>(note >> 8 & 0xff);
       taken.parity = note >> 16;
       wait(shared_.key_full(taken.stage), taken.parity);
@@ -41,6 +45,16 @@ public:
     taken.last = (note & note_last) != 0;
     taken.masked = (TileRows<KeyTile>::may_be_partial || bubbles) && (note & note_masked) != 0;
     return taken;
+  }
+
+  /// Reads the next block's entry of the queue if it is there: then it need not be waited for when the block is taken.
+  TILEWRIGHT_DEVICE void look_ahead() {
+    if constexpr (merged) {
+      looked_ = has_passed(shared_.queue_full(consumer_, place_.stage), place_.parity);
+      if (looked_) {
+        entry_ = load_shared_word(shared_.queue_entry(consumer_, place_.stage));
+      }
+    }
   }
 
   TILEWRIGHT_DEVICE void wait_for_values(const KeyStage& taken) const {
@@ -64,7 +78,9 @@ private:
 
   const Shared& shared_;
   int consumer_;
-  RingPlace place_; // merged: in the queue
+  RingPlace place_;     // merged: in the queue
+  bool looked_ = false; // merged: entry_ is the next block's
+  uint32_t entry_ = 0;
 };
 
 /// Issues scores = Q K^T.
@@ -185,6 +201,7 @@ TILEWRIGHT_DEVICE void consume(const KernelArguments& arguments, const Shared& s
         next = stages.take();
         issue_scores(next);
         issue_output(taken);
+        stages.look_ahead();
         wait_for_products<1>();
       } else {
         issue_output(taken);

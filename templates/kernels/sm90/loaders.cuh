@@ -114,12 +114,16 @@ TILEWRIGHT_DEVICE void load_box(KeyShared tile, const TensorMap& map, const BoxO
   }
 }
 
-/// The step's keys or values.
-TILEWRIGHT_DEVICE void load_block(KeyShared tile, const HeadBoxes& boxes, const KeyStep& step, SharedAddress barrier) {
+/// Where this thread block's share of the step's keys or values stands.
+TILEWRIGHT_DEVICE BoxOrigin block_origin(const HeadBoxes& boxes, const KeyStep& step) {
   constexpr int rows = config::block_k / config::cluster;
   const int rank = config::cluster == 1 ? 0 : block_index() % config::cluster;
-  load_box(tile, boxes.map(step.text), boxes.origin(step.text, step.tile, step.rows, step.first_row + rank * rows),
-           barrier);
+  return boxes.origin(step.text, step.tile, step.rows, step.first_row + rank * rows);
+}
+
+/// The step's keys or values.
+TILEWRIGHT_DEVICE void load_block(KeyShared tile, const HeadBoxes& boxes, const KeyStep& step, SharedAddress barrier) {
+  load_box(tile, boxes.map(step.text), block_origin(boxes, step), barrier);
 }
 
 TILEWRIGHT_DEVICE HeadBoxes key_boxes(const KernelArguments& arguments, const QueryBlock& query) {
@@ -132,28 +136,48 @@ TILEWRIGHT_DEVICE HeadBoxes value_boxes(const KernelArguments& arguments, const 
 }
 
 /// Brings the keys and values of the one list that all consumers walk through.
+///
+/// A block's values are asked for after the next block's keys: keys are needed first, and leave their stage first.
 TILEWRIGHT_DEVICE void load_keys(const KernelArguments& arguments, const Shared& shared) {
-  RingPlace ring;
+  constexpr bool values_lag = config::stages > 1; // the next keys go to another stage, so they need not wait for these
+  RingPlace key_ring, value_ring;
   for (WorkList work(arguments.work); !work.done(); work.advance()) {
     const QueryBlock query = pattern_query_block(arguments.call, work.query_block(arguments.call.attention, 0));
     if (!has_work(arguments, query)) {
       continue;
     }
     const HeadBoxes key = key_boxes(arguments, query), value = value_boxes(arguments, query);
+    const auto bring_values = [&](bool text, const BoxOrigin& origin) {
+      wait(shared.value_empty(value_ring.stage), value_ring.parity ^ 1);
+      if (elect_lane()) {
+        load_box(shared.value(value_ring.stage), value.map(text), origin, shared.value_full(value_ring.stage));
+      }
+      value_ring.advance();
+    };
     KeyBlocks keys(arguments.call, query);
+    bool first = true, last_text = false;
+    BoxOrigin last_values = {};
     while (!keys.done()) {
       const KeyStep step(keys);
       keys.advance();
-      wait_for_keys_to_leave(shared, ring);
-      write_note(shared.note(ring.stage), step, keys.done());
+      wait_for_keys_to_leave(shared, key_ring);
+      write_note(shared.note(key_ring.stage), step, keys.done());
       if (elect_lane()) {
-        load_block(shared.key(ring.stage), key, step, shared.key_full(ring.stage));
+        load_block(shared.key(key_ring.stage), key, step, shared.key_full(key_ring.stage));
       }
-      wait(shared.value_empty(ring.stage), ring.parity ^ 1);
-      if (elect_lane()) {
-        load_block(shared.value(ring.stage), value, step, shared.value_full(ring.stage));
+      key_ring.advance();
+      if (values_lag && !first) {
+        bring_values(last_text, last_values);
       }
-      ring.advance();
+      first = false;
+      last_text = step.text;
+      last_values = block_origin(value, step);
+      if (!values_lag) {
+        bring_values(last_text, last_values);
+      }
+    }
+    if (values_lag) {
+      bring_values(last_text, last_values);
     }
   }
 }

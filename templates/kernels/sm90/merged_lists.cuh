@@ -100,35 +100,62 @@ private:
   uint32_t word_ = 0; // this lane's step
 };
 
+/// Of the tiles that each consumer lists (a bit a tile), those of exactly this set of consumers.
+TILEWRIGHT_DEVICE uint32_t owned_by(const uint32_t (&listed)[config::consumers], int set) {
+  uint32_t bits = ~0u;
+#pragma unroll
+  for (int consumer = 0; consumer < config::consumers; ++consumer) {
+    bits &= (set >> consumer & 1) != 0 ? listed[consumer] : ~listed[consumer];
+  }
+  return bits;
+}
+
 /// The tiles of a window that one set of consumers needs, and no other consumer: lane m walks through those of set m.
 class OwnedTiles {
 public:
-  TILEWRIGHT_DEVICE explicit OwnedTiles(const Shared& shared) : shared_(shared) {
-    if (lane_index() > 0 && lane_index() < 1 << config::consumers) {
-      advance();
+  /// `listed`: this lane's word of the window, of each consumer; the same in shared memory. All lanes.
+  TILEWRIGHT_DEVICE OwnedTiles(const Shared& shared, const uint32_t (&listed)[config::consumers]) : shared_(shared) {
+    int tiles = 0;
+#pragma unroll
+    for (int set = 1; set < 1 << config::consumers; ++set) {
+      const int of_set = sum_of_lanes(count_bits(owned_by(listed, set)));
+      tiles = lane_index() == set ? of_set : tiles;
+    }
+    share_ = whole / maximum(tiles, 1);
+    if (tiles > 0) {
+      find();
     } else {
       word_ = warp_size;
     }
   }
 
+  static constexpr int whole = 1 << 16;
+
   TILEWRIGHT_DEVICE bool done() const { return word_ == warp_size; }
   TILEWRIGHT_DEVICE int tile() const { return word_ * 32 + lowest_bit(bits_); }
+  /// How much of the set's tiles is behind, of `whole`.
+  TILEWRIGHT_DEVICE int behind() const { return behind_; }
 
   TILEWRIGHT_DEVICE void advance() {
+    behind_ += share_;
     bits_ &= bits_ - 1;
-    while (bits_ == 0 && ++word_ < warp_size) {
-      bits_ = ~0u;
-#pragma unroll
-      for (int consumer = 0; consumer < config::consumers; ++consumer) {
-        const uint32_t listed = load_shared_word(shared_.window_word(consumer, word_));
-        bits_ &= (lane_index() >> consumer & 1) != 0 ? listed : ~listed;
-      }
-    }
+    find();
   }
 
 private:
+  TILEWRIGHT_DEVICE void find() {
+    while (bits_ == 0 && ++word_ < warp_size) {
+      uint32_t listed[config::consumers];
+#pragma unroll
+      for (int consumer = 0; consumer < config::consumers; ++consumer) {
+        listed[consumer] = load_shared_word(shared_.window_word(consumer, word_));
+      }
+      bits_ = owned_by(listed, lane_index());
+    }
+  }
+
   const Shared& shared_;
-  int word_ = -1;
+  int word_ = -1, share_, behind_ = 0;
   uint32_t bits_ = 0; // of the word, those not yet visited
 };
 
@@ -137,9 +164,10 @@ struct Progress {
   int given[config::consumers] = {}; // tiles so far
   int left[config::consumers] = {};  // tiles of the window still to come
 
-  /// Which of the available sets of consumers (a bit each) is served next: first of all one with nobody ahead of those
-  /// who still need tiles; of these the largest. Lane m proposes set m, if it is available.
-  TILEWRIGHT_DEVICE uint32_t next_owners(bool available) const {
+  /// Which set of consumers is served next. First of all one with nobody ahead of those who still need tiles; of these
+  /// the one of whose tiles the least is behind: so tiles of many owners and of one alternate. A run of the latter
+  /// would find too few stages, as every consumer holds two. Lane m speaks for set m.
+  TILEWRIGHT_DEVICE uint32_t next_owners(const OwnedTiles& tiles) const {
     int least = no_limit;
 #pragma unroll
     for (int consumer = 0; consumer < config::consumers; ++consumer) {
@@ -150,10 +178,11 @@ struct Progress {
     for (int consumer = 0; consumer < config::consumers; ++consumer) {
       lead += (lane_index() >> consumer & 1) != 0 ? given[consumer] - least : 0;
     }
-    constexpr int more_than_all_leads = 1 << 22;
-    const int merit = more_than_all_leads - 4 * lead + count_bits(static_cast<uint32_t>(lane_index()));
-    return maximum_of_lanes(available ? static_cast<uint32_t>(merit) << 5 | static_cast<uint32_t>(lane_index()) : 0u) &
-           31;
+    constexpr int large_lead = 63;
+    const int merit =
+        (large_lead - minimum(lead, large_lead)) * 2 * OwnedTiles::whole + OwnedTiles::whole - tiles.behind();
+    const auto word = static_cast<uint32_t>(merit) << 5 | static_cast<uint32_t>(lane_index());
+    return maximum_of_lanes(tiles.done() ? 0u : word) & 31;
   }
 
   /// Counts a tile for its owners. Returns those who need no more in this window.
@@ -171,11 +200,10 @@ struct Progress {
 };
 
 /// Writes the steps of the window that begins with tile `first`; `continued`: whose lists go on behind it.
-TILEWRIGHT_DEVICE void write_steps(const Shared& shared, StepWriter& writer, Progress& progress, int first,
+TILEWRIGHT_DEVICE void write_steps(OwnedTiles tiles, StepWriter& writer, Progress& progress, int first,
                                    uint32_t continued) {
-  OwnedTiles tiles(shared);
   while (vote(!tiles.done()) != 0) {
-    const uint32_t owners = progress.next_owners(!tiles.done());
+    const uint32_t owners = progress.next_owners(tiles);
     const int tile = first + broadcast(tiles.tile(), static_cast<int>(owners));
     writer.append({tile, owners, progress.give(owners) & ~continued});
     if (lane_index() == static_cast<int>(owners)) {
@@ -195,11 +223,12 @@ TILEWRIGHT_DEVICE void list_keys(const KernelArguments& arguments, const Shared&
     int first = 0; // tile of the window
     do {
       continued = 0;
+      uint32_t words[config::consumers];
 #pragma unroll
       for (int consumer = 0; consumer < config::consumers; ++consumer) {
         const int index = work.query_block(p, consumer);
         const QueryBlock query = pattern_query_block(arguments.call, maximum(index, 0));
-        uint32_t word = 0;
+        uint32_t& word = words[consumer] = 0;
         if (index >= 0 && has_work(arguments, query)) {
           const auto tiles = listed_tiles(arguments.call, query);
           word = window_of(tiles, next[consumer], first);
@@ -209,7 +238,7 @@ TILEWRIGHT_DEVICE void list_keys(const KernelArguments& arguments, const Shared&
         store_shared(shared.window_word(consumer, lane_index()), word);
       }
       synchronize_warp();
-      write_steps(shared, writer, progress, first, continued);
+      write_steps(OwnedTiles(shared, words), writer, progress, first, continued);
       synchronize_warp(); // all have read the window
       first += window_tiles;
     } while (continued != 0);
@@ -341,11 +370,12 @@ TILEWRIGHT_DEVICE void load_merged_keys(const KernelArguments& arguments, const 
       }
       place.advance();
       const int count = static_cast<int>(note & ~batch_last);
+      const TileCoordinate mine = tile_coordinate(p.key_grid, MergedStep::of(word).tile); // of all steps at once
 #pragma unroll 1
       for (int i = 0; i < count; ++i) {
         const MergedStep step = MergedStep::of(static_cast<uint32_t>(broadcast(static_cast<int>(word), i)));
         const bool text = config::text && step.tile == tiles;
-        const TileCoordinate tile = text ? TileCoordinate{0, 0, 0} : tile_coordinate(p.key_grid, step.tile);
+        const TileCoordinate tile{broadcast(mine.t, i), broadcast(mine.h, i), broadcast(mine.w, i)};
         const TileRows<KeyTile> rows = text ? text_rows<KeyTile>(p.key_grid, p.text_length)
                                             : KeyBlocks::rows_of(arguments.call, first_query.batch, step.tile, tile);
 #pragma unroll 1

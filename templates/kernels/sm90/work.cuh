@@ -75,9 +75,7 @@ private:
   static TILEWRIGHT_DEVICE int neighbours_first(const TokenGrid& grid, int block) {
     constexpr int blocks_per_tile = QueryTile::tokens / config::block_q;
     const int tile = block / blocks_per_tile, column = tile / grid.tiles_t, h = column / grid.tiles_w;
-    const auto to_and_fro = [](int line, int place, int places) {
-      return line % 2 == 0 ? place : places - 1 - place;
-    };
+    const auto to_and_fro = [](int line, int place, int places) { return line % 2 == 0 ? place : places - 1 - place; };
     const int t = to_and_fro(column, tile % grid.tiles_t, grid.tiles_t);
     const int w = to_and_fro(h, column % grid.tiles_w, grid.tiles_w);
     return ((t * grid.tiles_h + h) * grid.tiles_w + w) * blocks_per_tile + block % blocks_per_tile;
