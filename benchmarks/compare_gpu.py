@@ -34,6 +34,7 @@ class Case:
     head_dim: int = 128
     lists: str = ""  # random, shared8, or a .safetensors file with real ones
     topk: int = 0
+    sharing: bool = False  # whether the call says that neighbours share most of their lists
     query_scale: float = 1.0
     schedule: str = ""  # "": the default
     flex: bool = True
@@ -69,8 +70,8 @@ CASES = [
     Case("lists random, independent", lists="random", flex=False,
          schedule="family=sm90,block_q=64,block_k=64,stages=2,blocks_per_processor=2,consumers=1,"
                   "consumer_registers=208,producer_registers=40,cluster=1,overlap=1,softmax=fixed", **LISTS),
-    Case("lists shared by 8", lists="shared8", targets=(("tflops", 620),), **ROW_LISTS),
-    Case("lists real", lists="real", targets=(("tflops", 560),), **{**LISTS, "topk": 77}),
+    Case("lists shared by 8", lists="shared8", sharing=True, targets=(("tflops", 620),), **ROW_LISTS),
+    Case("lists real", lists="real", sharing=True, targets=(("tflops", 560),), **{**LISTS, "topk": 77}),
     Case("lists 128x128 random", "block_list", 12, (16, 48, 64), tile=(2, 8, 8), topk=38, lists="random",
          targets=(("tflops", 640),)),
     Case("sta head_dim 64", "sliding_tile", 24, SMALL, windows=((3, 3, 3),), head_dim=64, targets=(("tflops", 450),)),
@@ -195,7 +196,7 @@ class Call(ctypes.Structure):  # TilewrightCall in hopper/shim.cpp
     _fields_ = ([(name, ctypes.c_void_p) for name in ("q", "k", "v", "out", "lse", "counts", "indices", "windows")]
                 + [(name, ctypes.c_int64)
                    for name in ("batch", "heads", "kv_heads", "tokens", "head_dim", "text_length", "capacity")]
-                + [(name, ctypes.c_int32) for name in ("fp16", "pattern", "window_count")]
+                + [(name, ctypes.c_int32) for name in ("fp16", "pattern", "window_count", "neighbours_share")]
                 + [("canvas", ctypes.c_int32 * 3), ("tile", ctypes.c_int32 * 3)])
 
 
@@ -231,7 +232,7 @@ def call_of(case, q, k, v, out, lse, lists):
     call = Call(q=q.data_ptr(), k=k.data_ptr(), v=v.data_ptr(), out=out.data_ptr(), lse=lse.data_ptr(), batch=1,
                 heads=case.heads, kv_heads=case.heads, tokens=case.tokens, head_dim=case.head_dim,
                 text_length=case.text, pattern=("dense", "sliding_tile", "block_list").index(case.pattern),
-                window_count=len(case.windows), windows=ctypes.cast(windows, ctypes.c_void_p))
+                window_count=len(case.windows), neighbours_share=case.sharing, windows=ctypes.cast(windows, ctypes.c_void_p))
     call.canvas[:] = case.canvas
     call.tile[:] = case.tile
     if lists:

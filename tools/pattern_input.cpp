@@ -100,6 +100,7 @@ std::int64_t require_topk(const PatternChoice& choice) {
 void set_block_list(PatternInput& input, const Problem& problem, const PatternChoice& choice, const Canvas& canvas,
                     const Canvas& key_canvas, const ListMaker& make_lists) {
   BlockList pattern{.canvas = canvas, .tile = problem.tile};
+  pattern.neighbours_share = problem.sharing == Sharing::neighbours;
   pattern.key_canvas = key_canvas;
   pattern.key_tile = problem.key_tile;
   const Tiling queries(canvas, problem.tile), keys(key_canvas, problem.key_tile);

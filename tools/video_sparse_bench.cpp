@@ -64,6 +64,7 @@ VideoSparseTimes bench_video_sparse(Device& device, const VideoSparseInput& inpu
   select.workspace_bytes = workspace.strip_bytes;
   BlockList lists{.canvas = call.canvas, .tile = call.tile};
   lists.key_canvas = call.key_canvas;
+  lists.neighbours_share = call.neighbours_share;
   lists.counts = workspace.counts;
   lists.indices = workspace.indices;
   AttentionForward fine{.q = call.q, .k = call.k, .v = call.v, .out = call.out, .lse = call.lse, .layout = call.layout};

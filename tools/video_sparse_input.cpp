@@ -68,6 +68,7 @@ VideoSparseInput::VideoSparseInput(const Problem& problem, AttentionInput attent
   call.tile = problem.tile;
   call.key_canvas = lists.key_canvas;
   call.topk = base.relation.lists.capacity;
+  call.neighbours_share = problem.sharing == Sharing::neighbours;
   if (gate) {
     if (gate->bytes.size() != base.out.bytes.size() || gate->type != base.out.type)
       throw Error(ErrorCode::invalid_argument, fmt::format("gate has the shape {}", shape_text(gate->shape)),

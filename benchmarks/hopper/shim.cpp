@@ -23,6 +23,7 @@ struct TilewrightCall {
   const std::int32_t* windows;  // host memory, 3 a head: sliding_tile
   std::int64_t batch, heads, kv_heads, tokens, head_dim, text_length, capacity; // text_length -1: no text
   std::int32_t fp16, pattern, window_count; // pattern: 0 dense, 1 sliding_tile, 2 block_list
+  std::int32_t neighbours_share;            // block_list
   std::int32_t canvas[3], tile[3];
 };
 }
@@ -74,6 +75,7 @@ Pattern pattern_of(const TilewrightCall& c) {
     lists.counts = TensorView::contiguous(const_cast<void*>(c.counts), DataType::int32, {1, c.heads, tiles});
     lists.indices =
         TensorView::contiguous(const_cast<void*>(c.indices), DataType::int32, {1, c.heads, tiles, c.capacity});
+    lists.neighbours_share = c.neighbours_share != 0;
     return lists;
   }
   return Dense{};

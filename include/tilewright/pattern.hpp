@@ -43,6 +43,10 @@ struct BlockList {
   std::optional<Canvas> key_canvas{}; // none: the same as the queries'
   std::optional<Tile> key_tile{};     // none: the same as the queries'
   std::optional<TensorView> query_sizes{}, key_sizes{};
+  /// Query tiles that are neighbours share most of their lists, as those of a video do: the kernel that reads what they
+  /// share once is chosen. A matter of speed only: on an H100 9 % faster where it is true, 10 % slower where lists
+  /// share nothing.
+  bool neighbours_share = false;
   bool validate_lists = false; // copy the lists to the host and check them first: synchronises, for debugging
 
   static BlockList linear(std::int32_t query_length, std::int32_t key_length, std::int32_t query_block,

@@ -47,6 +47,12 @@ enum class Blend : std::uint8_t {
   gated   // out = fine + gate * coarse, the gate elementwise
 };
 
+/// What is known of block lists beforehand, for the choice of a schedule.
+enum class Sharing : std::uint8_t {
+  unknown,
+  neighbours // query tiles that are neighbours share most of their lists
+};
+
 /// All that the generated source depends on, other than schedule and architecture. A plain value without
 /// padding: compared and hashed byte by byte.
 struct Problem {
@@ -61,7 +67,7 @@ struct Problem {
   Text text = Text::absent;
   Edges edges = Edges::open;
   Blend blend = Blend::none;
-  std::uint8_t reserved = 0;
+  Sharing sharing = Sharing::unknown;
 
   friend bool operator==(const Problem&, const Problem&) = default;
 };
@@ -82,7 +88,7 @@ std::string_view to_string(Operator op) noexcept;
 std::string to_string(const Problem& problem);
 
 /// The inverse. Fields may stand in any order; dtype=bf16, head_dim=128, layout=raster, tile=6x8x8 (sliding_tile)
-/// or 4x4x4 (block_list), window=per_head, blend=none (gated for video_sparse_attention) are the defaults; text and
+/// or 4x4x4 (block_list), window=per_head, blend=none (gated for video_sparse_attention), sharing=unknown are the defaults; text and
 /// edges are open where they are not given.
 /// Throws invalid_argument, naming the field, its value and what is allowed; and whatever validate() throws.
 Problem parse_problem(std::string_view line);

@@ -39,6 +39,7 @@ struct VideoSparseAttention {
   std::optional<Canvas> key_canvas{}; // none: the same as the queries'
   std::optional<TensorView> query_sizes{}, key_sizes{};
   std::int64_t topk = 0;
+  bool neighbours_share = false; // as BlockList's: the choice of the fine kernel
   void* workspace = nullptr;
   std::size_t workspace_bytes = 0;
 };

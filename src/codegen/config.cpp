@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "schedule/feasibility.hpp"
+#include "schedule/hopper.hpp"
 
 namespace tilewright::codegen {
 namespace {
@@ -92,6 +93,8 @@ void add_schedule(Constants& constants, const Spec& spec) {
     constants.integer("consumers", schedule.consumers);
     constants.integer("consumer_registers", schedule.consumer_registers);
     constants.integer("producer_registers", schedule.producer_registers);
+    constants.integer("query_columns_in_registers",
+                      schedule::hopper::query_columns_in_registers(spec.problem, schedule));
     constants.integer("cluster", schedule.cluster);
     constants.boolean("overlap", schedule.overlap != 0);
     constants.integer("blocks_per_processor", schedule.blocks_per_processor);

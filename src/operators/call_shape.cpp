@@ -369,6 +369,7 @@ Problem problem_of_checked(const AttentionForward& call, const Pattern& pattern,
                         problem::Tiling(shape.key_canvas, problem.key_tile).ragged();
     problem.edges = lists->query_sizes || lists->key_sizes ? Edges::sized : ragged ? Edges::clipped : Edges::full;
     problem.blend = call.coarse ? call.gate ? Blend::gated : Blend::coarse : Blend::none;
+    problem.sharing = lists->neighbours_share ? Sharing::neighbours : Sharing::unknown;
   } else {
     problem.pattern = PatternKind::dense;
     problem.edges = shape.key_tokens % schedule::dense_key_block == 0 ? Edges::full : Edges::clipped;

@@ -53,6 +53,7 @@ FineCall fine_call(const VideoSparseAttention& call, const VideoSparseWorkspace&
   fine.pattern.indices = workspace.indices;
   fine.pattern.query_sizes = call.query_sizes;
   fine.pattern.key_sizes = call.key_sizes;
+  fine.pattern.neighbours_share = call.neighbours_share;
   return fine;
 }
 

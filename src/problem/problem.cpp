@@ -36,8 +36,10 @@ constexpr Named<Edges> edges[] = {{Edges::full, "full"}, {Edges::clipped, "clipp
 
 constexpr Named<Blend> blends[] = {{Blend::none, "none"}, {Blend::coarse, "coarse"}, {Blend::gated, "gated"}};
 
-constexpr std::string_view field_names[] = {"pattern", "tile",  "key_tile", "window",   "text",
-                                            "edges",   "blend", "dtype",    "head_dim", "layout"};
+constexpr Named<Sharing> sharings[] = {{Sharing::unknown, "unknown"}, {Sharing::neighbours, "neighbours"}};
+
+constexpr std::string_view field_names[] = {"pattern", "tile",    "key_tile", "window",   "text",  "edges",
+                                            "blend",   "sharing", "dtype",    "head_dim", "layout"};
 
 /// The fields of an operator's line, in their order.
 std::span<const std::string_view> fields_of(Operator op) {
@@ -45,7 +47,7 @@ std::span<const std::string_view> fields_of(Operator op) {
                                                   "edges",   "dtype", "head_dim", "layout"};
   static constexpr std::string_view pool[] = {"tile", "edges", "dtype", "head_dim", "layout"};
   static constexpr std::string_view select[] = {"dtype", "head_dim"};
-  static constexpr std::string_view whole[] = {"tile", "edges", "blend", "dtype", "head_dim", "layout"};
+  static constexpr std::string_view whole[] = {"tile", "edges", "blend", "sharing", "dtype", "head_dim", "layout"};
   switch (op) {
   case Operator::attention_backward_delta:
   case Operator::attention_backward_key:
@@ -131,6 +133,11 @@ void validate_operator(const Problem& problem) {
   if (problem.blend == Blend::none && problem.op == Operator::video_sparse_attention)
     refuse(ErrorCode::invalid_argument, "blend", "none", "coarse, gated for video_sparse_attention",
            "select the tiles and call attention_forward with pattern=block_list to leave the coarse result out");
+  if (problem.sharing != Sharing::unknown &&
+      (!has_field(problem.op, "sharing") || problem.pattern != PatternKind::block_list))
+    refuse(ErrorCode::invalid_argument, "sharing", std::string(name_of(sharings, problem.sharing)),
+           "unknown, unless the operator is attention_forward with pattern=block_list, or video_sparse_attention",
+           "leave it out");
   const Problem blank = blank_problem(problem.op);
   const bool wrong = (!has_field(problem.op, "pattern") && problem.pattern != blank.pattern) ||
                      (!has_field(problem.op, "edges") && problem.edges != blank.edges) ||
@@ -150,6 +157,7 @@ std::vector<Problem> parts_of(const Problem& whole) {
   Problem pool = whole, select = blank_problem(Operator::select_tiles), fine = whole;
   pool.op = Operator::pool_tiles;
   pool.blend = Blend::none;
+  pool.sharing = Sharing::unknown;
   select.dtype = whole.dtype;
   select.head_dim = whole.head_dim;
   fine.op = Operator::attention_forward;
@@ -181,6 +189,8 @@ std::string to_string(const Problem& problem) {
     append("edges", name_of(edges, problem.edges));
   if (problem.blend != Blend::none)
     append("blend", name_of(blends, problem.blend));
+  if (problem.sharing != Sharing::unknown)
+    append("sharing", name_of(sharings, problem.sharing));
   append("dtype", to_string(problem.dtype));
   append("head_dim", fmt::to_string(problem.head_dim));
   append("layout", name_of(layouts, problem.layout));
@@ -222,6 +232,7 @@ Problem parse_problem(std::string_view line) {
   problem.text = fields.choice("text", sliding_tile ? Text::open : Text::absent, texts);
   problem.edges = fields.choice("edges", problem.edges, edges);
   problem.blend = fields.choice("blend", op == Operator::video_sparse_attention ? Blend::gated : Blend::none, blends);
+  problem.sharing = fields.choice("sharing", Sharing::unknown, sharings);
   problem.dtype = fields.choice("dtype", DataType::bf16, dtypes);
   problem.head_dim =
       static_cast<std::int32_t>(fields.integer("head_dim", 128, 1, std::numeric_limits<std::int32_t>::max()));
@@ -271,6 +282,7 @@ std::vector<Problem> backward_steps(const Problem& forward) {
       steps.push_back(forward);
       steps.back().op = op;
       steps.back().blend = Blend::none;
+      steps.back().sharing = Sharing::unknown;
     }
   return steps;
 }

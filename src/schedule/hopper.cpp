@@ -1,5 +1,7 @@
 #include "schedule/hopper.hpp"
 
+#include <algorithm>
+
 #include "schedule/feasibility.hpp"
 #include "schedule/reasons.hpp"
 
@@ -13,6 +15,13 @@ constexpr std::int32_t barrier_bytes = 8;
 constexpr std::int32_t swizzle_rows = 8; // the period of the 128-byte swizzle: boxes begin at multiples of it
 constexpr std::int32_t register_granularity = 8;
 constexpr std::int32_t accumulators_at_launch = 96; // ptxas wants that many before setmaxnreg, for wgmma's operands
+
+/// Registers that a consumer's thread cannot do without.
+std::int32_t least_registers(const Problem& problem, const Schedule& schedule) noexcept {
+  constexpr std::int32_t everything_else = 32; // maxima, sums, addresses, counters
+  return problem.head_dim / 2 + schedule.block_k / 2 + schedule.block_k / 4 +
+         everything_else; // output, scores, probabilities
+}
 
 /// Registers of a thread when the kernel starts: what __launch_bounds__ leaves.
 std::int32_t launch_registers(const Schedule& schedule) noexcept {
@@ -83,9 +92,7 @@ void add_resource_reasons(Reasons& reasons, const Problem& problem, const Schedu
                  schedule.consumers, consumer, producer, 1 + schedule.consumers, at_launch);
   reasons.add_if(at_launch < accumulators_at_launch, "{} registers at launch are fewer than the {} that wgmma needs",
                  at_launch, accumulators_at_launch);
-  constexpr std::int32_t everything_else = 32; // maxima, sums, addresses, counters
-  const std::int32_t least = problem.head_dim / 2 + schedule.block_k / 2 + schedule.block_k / 4 +
-                             everything_else; // output, scores, probabilities
+  const std::int32_t least = least_registers(problem, schedule);
   reasons.add_if(consumer < least, "a consumer needs at least {} registers a thread, it has {}", least, consumer);
 }
 
@@ -122,6 +129,13 @@ std::int32_t shared_memory_bytes(const Problem& problem, const Schedule& schedul
   return rows * problem.head_dim * element_bytes + barriers * barrier_bytes + note_words * word_bytes;
 }
 
+std::int32_t query_columns_in_registers(const Problem& problem, const Schedule& schedule) noexcept {
+  constexpr std::int32_t step_columns = 16, step_registers = 4; // one matrix instruction's share
+  const std::int32_t steps = (schedule.consumer_registers - least_registers(problem, schedule)) / step_registers;
+  // Two steps at least: the compiler's fences take registers by eights.
+  return steps < 2 ? 0 : std::min(steps / 2 * 2 * step_columns, problem.head_dim);
+}
+
 std::vector<std::string> reasons_against(const Problem& problem, const Schedule& schedule) {
   Reasons reasons;
   add_shape_reasons(reasons, schedule);
@@ -132,10 +146,12 @@ std::vector<std::string> reasons_against(const Problem& problem, const Schedule&
   return reasons.take();
 }
 
-/// Three consumers on one list of keys are the fastest where they fit the tile, then two; where a tile has 64 tokens,
-/// or a number that these do not divide, small thread blocks that share nothing but feed the multiprocessor twice;
-/// last, consumers with lists of their own, merged. Measured on an H100 (benchmarks/results): key blocks of 64 for
-/// three consumers, registers 152 + 56; the fixed reference maximum.
+/// Three consumers on one list of keys are the fastest where they fit the tile, then two. Where a tile has 64 tokens,
+/// or a number that these do not divide, consumers with lists of their own, merged: two of them, or three where
+/// neighbours share most of their lists (where they share nothing, three find too few stages). Last, small thread
+/// blocks that share nothing but feed the multiprocessor twice. Measured on an H100 (benchmarks/results): key blocks of
+/// 64 for three consumers, registers 160 + 32, as half of the query is then held in registers; the fixed reference
+/// maximum.
 std::vector<Schedule> schedules(const Problem& problem) {
   const bool narrow = problem.head_dim == 64; // half the shared memory a stage
   const auto stages = [&](int wide_stages, int narrow_stages) {
@@ -147,8 +163,8 @@ std::vector<Schedule> schedules(const Problem& problem) {
                        .stages = stages(4, 6),
                        .blocks_per_processor = 1,
                        .consumers = 3,
-                       .consumer_registers = 152,
-                       .producer_registers = 56,
+                       .consumer_registers = 160,
+                       .producer_registers = 32,
                        .cluster = 1,
                        .overlap = 1,
                        .family = Family::sm90};
@@ -180,6 +196,16 @@ std::vector<Schedule> schedules(const Problem& problem) {
   append(two, 64, stages(6, 8), 1);
   append(two, 64, stages(6, 8), 2);
 
+  Schedule merged_pair = two;
+  merged_pair.block_q = 64;
+  Schedule merged = three;
+  merged.block_q = 64;
+  if (problem.sharing == Sharing::neighbours)
+    append(merged, 64, stages(5, 8), 1);
+  append(merged_pair, 64, stages(6, 8), 1);
+  if (problem.sharing != Sharing::neighbours)
+    append(merged, 64, stages(5, 8), 1);
+
   Schedule alone = three;
   alone.block_q = 64;
   alone.consumers = 1;
@@ -189,16 +215,7 @@ std::vector<Schedule> schedules(const Problem& problem) {
   append(alone, 64, stages(3, 6), 1);
   append(alone, 64, 2, 1);
   append(alone, 128, stages(1, 2), 1);
-
-  Schedule merged = three;
-  merged.block_q = 64;
-  merged.overlap = 0;
-  append(merged, 64, stages(5, 8), 1);
   append(merged, 64, 4, 1);
-  Schedule merged_pair = two;
-  merged_pair.block_q = 64;
-  merged_pair.overlap = 0;
-  append(merged_pair, 64, stages(6, 8), 1);
   append(merged_pair, 128, stages(3, 5), 1);
 
   const std::size_t with_overlap = result.size();

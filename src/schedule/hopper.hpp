@@ -25,6 +25,10 @@ std::optional<Extent3> box_of(const Extent3& tile, std::int32_t rows) noexcept;
 /// Whether each consumer has a query block of its own, and the loader merges their lists of key blocks.
 bool is_merged(const Schedule& schedule) noexcept;
 
+/// How many of the query's columns a consumer holds in registers: as many as it has registers for. The rest stay in
+/// shared memory.
+std::int32_t query_columns_in_registers(const Problem& problem, const Schedule& schedule) noexcept;
+
 std::int32_t shared_memory_bytes(const Problem& problem, const Schedule& schedule) noexcept;
 
 /// Every reason why a schedule of this family cannot compute a closed problem on a GPU of compute capability 9.0.

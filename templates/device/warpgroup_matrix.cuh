@@ -106,8 +106,8 @@ template <int count> TILEWRIGHT_DEVICE void pin(uint32_t (&r)[count]) {
 
 #define TILEWRIGHT_SHARED_64(type) TILEWRIGHT_WGMMA_64(type, "%34", "%32, %33, add, 1, 1, 0, 0")
 #define TILEWRIGHT_SHARED_128(type) TILEWRIGHT_WGMMA_128(type, "%66", "%64, %65, add, 1, 1, 0, 0")
-#define TILEWRIGHT_REGISTERS_64(type) TILEWRIGHT_WGMMA_64(type, "%37", "{%32, %33, %34, %35}, %36, add, 1, 1, 1")
-#define TILEWRIGHT_REGISTERS_128(type) TILEWRIGHT_WGMMA_128(type, "%69", "{%64, %65, %66, %67}, %68, add, 1, 1, 1")
+#define TILEWRIGHT_REGISTERS_64(type) TILEWRIGHT_WGMMA_64(type, "%37", "{%32, %33, %34, %35}, %36, add, 1, 1, %38")
+#define TILEWRIGHT_REGISTERS_128(type) TILEWRIGHT_WGMMA_128(type, "%69", "{%64, %65, %66, %67}, %68, add, 1, 1, %70")
 
 template <class Element> constexpr bool is_bfloat16 = false;
 template <> constexpr bool is_bfloat16<BFloat16> = true;
@@ -138,31 +138,32 @@ TILEWRIGHT_DEVICE void multiply_shared(float (&d)[64], SharedMatrix a, SharedMat
   }
 }
 
-/// d = a b or d += a b: b has 16 rows (k_in_rows) and d's columns. a is 64 x 16: a[0] and a[1] hold columns 2 (i % 4)
-/// and the next of thread i's two rows, a[2] and a[3] the columns 8 further: what two groups of 8 columns of an
-/// accumulator become when each pair is packed.
-template <class Element, bool accumulate>
+/// d = a b or d += a b: b has 16 rows (k_in_rows) and d's columns. Transposed: d = a b^T or d += a b^T, b with
+/// k_in_columns. a is 64 x 16: a[0] and a[1] hold columns 2 (i % 4) and the next of thread i's two rows, a[2] and a[3]
+/// the columns 8 further: what two groups of 8 columns of an accumulator become when each pair is packed, and what
+/// load_matrices makes of a SharedTile's rows.
+template <class Element, bool accumulate, bool transposed = false>
 TILEWRIGHT_DEVICE void multiply_registers(float (&d)[32], const uint32_t* a, SharedMatrix b) {
   if constexpr (is_bfloat16<Element>) {
     asm volatile(TILEWRIGHT_REGISTERS_64("bf16")
                  : TILEWRIGHT_HOLD_32(0)
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b.descriptor()), "n"(accumulate));
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b.descriptor()), "n"(accumulate), "n"(!transposed));
   } else {
     asm volatile(TILEWRIGHT_REGISTERS_64("f16")
                  : TILEWRIGHT_HOLD_32(0)
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b.descriptor()), "n"(accumulate));
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b.descriptor()), "n"(accumulate), "n"(!transposed));
   }
 }
-template <class Element, bool accumulate>
+template <class Element, bool accumulate, bool transposed = false>
 TILEWRIGHT_DEVICE void multiply_registers(float (&d)[64], const uint32_t* a, SharedMatrix b) {
   if constexpr (is_bfloat16<Element>) {
     asm volatile(TILEWRIGHT_REGISTERS_128("bf16")
                  : TILEWRIGHT_HOLD_32(0), TILEWRIGHT_HOLD_32(32)
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b.descriptor()), "n"(accumulate));
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b.descriptor()), "n"(accumulate), "n"(!transposed));
   } else {
     asm volatile(TILEWRIGHT_REGISTERS_128("f16")
                  : TILEWRIGHT_HOLD_32(0), TILEWRIGHT_HOLD_32(32)
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b.descriptor()), "n"(accumulate));
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b.descriptor()), "n"(accumulate), "n"(!transposed));
   }
 }
 

@@ -130,13 +130,13 @@ template <class Element, int columns> void compute_product(const ProductOperands
 }
 
 /// What all lanes have left in the exchange, as one product.
-template <class Element, int columns, bool accumulate, bool a_in_shared>
+template <class Element, int columns, bool accumulate, bool a_in_shared, bool b_k_in_rows>
 void issue_product_of_warp(WarpExchange& exchange, Place place) {
   Thread& thread = this_thread();
   ProductRequest request;
   request.operands.shared = thread.shared;
   request.operands.a_in_shared = a_in_shared;
-  request.operands.b_k_in_rows = !a_in_shared;
+  request.operands.b_k_in_rows = b_k_in_rows;
   request.operands.a_descriptor = exchange.descriptor[0][0];
   request.operands.b_descriptor = exchange.descriptor[1][0];
   std::memcpy(request.operands.a, exchange.a, sizeof request.operands.a);
@@ -200,10 +200,10 @@ TILEWRIGHT_DEVICE void multiply_shared(float (&d)[count], SharedMatrix a, Shared
   exchange.descriptor[0][lane] = a.descriptor();
   exchange.descriptor[1][lane] = b.descriptor();
   thread.services->meet_warp(thread, emulator::WarpOperation::multiply_shared,
-                             emulator::issue_product_of_warp<Element, 2 * count, accumulate, true>, place);
+                             emulator::issue_product_of_warp<Element, 2 * count, accumulate, true, false>, place);
 }
 
-template <class Element, bool accumulate, int count>
+template <class Element, bool accumulate, bool transposed = false, int count>
 TILEWRIGHT_DEVICE void multiply_registers(float (&d)[count], const uint32_t* a, SharedMatrix b,
                                           emulator::Place place = emulator::here()) {
   emulator::Thread& thread = emulator::this_thread();
@@ -216,7 +216,8 @@ TILEWRIGHT_DEVICE void multiply_registers(float (&d)[count], const uint32_t* a, 
   exchange.descriptor[0][lane] = 0;
   exchange.descriptor[1][lane] = b.descriptor();
   thread.services->meet_warp(thread, emulator::WarpOperation::multiply_registers,
-                             emulator::issue_product_of_warp<Element, 2 * count, accumulate, false>, place);
+                             emulator::issue_product_of_warp<Element, 2 * count, accumulate, false, !transposed>,
+                             place);
 }
 
 namespace emulator {

@@ -96,16 +96,31 @@ TEST_CASE("defaults on Hopper: three consumers on one list, two, or lists of the
     return std::vector<int>{s.consumers, s.block_q, s.block_k, s.cluster, s.overlap};
   };
   const Schedule tiles = default_of("pattern=sliding_tile,text=1");
-  CHECK(tiles == parse_schedule("family=sm90," + three));
+  CHECK(tiles == parse_schedule("family=sm90,block_q=192,block_k=64,stages=4,blocks_per_processor=1,consumers=3,"
+                                "consumer_registers=160,producer_registers=32,cluster=1,overlap=1,softmax=fixed"));
   CHECK(shape_of(default_of("pattern=dense")) == std::vector<int>{3, 192, 64, 1, 1});
   CHECK(shape_of(default_of("pattern=block_list,tile=2x8x8")) == std::vector<int>{2, 128, 128, 1, 1});
   CHECK(shape_of(default_of("pattern=block_list,tile=4x8x8")) == std::vector<int>{2, 128, 128, 1, 1});
-  CHECK(shape_of(default_of("pattern=block_list,tile=4x4x4")) == std::vector<int>{1, 64, 64, 1, 1});
+  CHECK(shape_of(default_of("pattern=block_list,tile=4x4x4")) == std::vector<int>{2, 64, 64, 1, 1});
+  CHECK(shape_of(default_of("pattern=block_list,tile=4x4x4,sharing=neighbours")) == std::vector<int>{3, 64, 64, 1, 1});
   CHECK(default_of("pattern=sliding_tile,tile=4x4x12,text=0").family == Family::sm80);
   CHECK(default_spec(sliding, hopper_gpu).architecture == Architecture{9, 0, 'a'});
   CHECK(default_spec(sliding, {8, 9, 0}).schedule.family == Family::sm80);
   CHECK_THROWS_WITH_AS(default_spec(sliding, {8, 9, 0}, Family::sm90), doctest::Contains("no schedule computes"),
                        Error);
+}
+
+TEST_CASE("a consumer holds as much of its query in registers as it has room for") {
+  const auto columns = [](const std::string& line, const std::string& registers) {
+    return hopper::query_columns_in_registers(problem(line),
+                                              parse_schedule("family=sm90,block_q=192,block_k=64," + registers));
+  };
+  const std::string wide = "pattern=dense,edges=full", narrow = wide + ",head_dim=64";
+  CHECK(columns(wide, "consumer_registers=144") == 0); // output 64, scores 32, probabilities 16, all else 32
+  CHECK(columns(wide, "consumer_registers=152") == 32);
+  CHECK(columns(wide, "consumer_registers=160") == 64);
+  CHECK(columns(wide, "consumer_registers=232") == 128); // all
+  CHECK(columns(narrow, "consumer_registers=152") == 64);
 }
 
 TEST_CASE("every softmax, cluster and form of work is among the candidates") {

@@ -1,6 +1,7 @@
 // The computing warpgroups. Each computes consumer_rows query rows of an item against the item's key blocks.
 #pragma once
 
+#include "device/matrix.cuh"
 #include "kernels/sm90/epilogue.cuh"
 #include "kernels/sm90/softmax.cuh"
 
@@ -83,8 +84,29 @@ private:
   uint32_t entry_ = 0;
 };
 
+// The last columns of a consumer's query rows stand in registers, as many as there are registers for: read from shared
+// memory by every product, the whole query would need all of its bandwidth (64 rows against 64 keys: 4 KiB of operands
+// in 32 cycles).
+constexpr int registered_columns = config::query_columns_in_registers;
+constexpr int shared_columns = config::head_dim - registered_columns;
+using QueryFragments = uint32_t[registered_columns > 0 ? registered_columns / 4 : 8]; // two elements each
+
+TILEWRIGHT_DEVICE void load_fragments(QueryFragments& fragments, QueryShared query) {
+  const int warp = warp_index() % warps_per_warpgroup, lane = lane_index();
+#pragma unroll
+  for (int column = 0; column < registered_columns; column += 16) {
+    uint32_t fragment[4];
+    load_matrices(fragment, query.chunk(warp * 16 + lane % 16, (shared_columns + column) / 8 + lane / 16));
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      fragments[column / 4 + i] = fragment[i];
+    }
+  }
+}
+
 /// Issues scores = Q K^T.
-TILEWRIGHT_DEVICE void multiply_query_key(Scores& scores, QueryShared query, KeyShared key) {
+TILEWRIGHT_DEVICE void multiply_query_key(Scores& scores, QueryShared query, const QueryFragments& fragments,
+                                          KeyShared key) {
 #pragma unroll
   for (int depth = 0; depth < config::head_dim; depth += 16) {
     constexpr int panel_columns = KeyShared::panel_columns;
@@ -93,10 +115,15 @@ TILEWRIGHT_DEVICE void multiply_query_key(Scores& scores, QueryShared query, Key
         SharedMatrix::k_in_columns(query.base) + (depth / panel_columns * QueryShared::panel_bytes + column_bytes);
     const SharedMatrix b =
         SharedMatrix::k_in_columns(key.base) + (depth / panel_columns * KeyShared::panel_bytes + column_bytes);
-    if (depth == 0) {
+    const uint32_t* const fragment = &fragments[(depth - shared_columns) / 4];
+    if (depth == 0 && shared_columns > 0) {
       multiply_shared<Element, false>(scores, a, b);
-    } else {
+    } else if (depth < shared_columns) {
       multiply_shared<Element, true>(scores, a, b);
+    } else if (depth == 0) {
+      multiply_registers<Element, false, true>(scores, fragment, b);
+    } else {
+      multiply_registers<Element, true, true>(scores, fragment, b);
     }
   }
   commit_products();
@@ -135,11 +162,15 @@ TILEWRIGHT_DEVICE void consume(const KernelArguments& arguments, const Shared& s
   RowState state;
   Scores scores;
   Probabilities probabilities;
+  QueryFragments fragments;
 
   const auto issue_scores = [&](const KeyStage& taken) {
     pin(scores);
+    if constexpr (registered_columns > 0) {
+      pin(fragments);
+    }
     fence_products();
-    multiply_query_key(scores, query, shared.key(taken.stage));
+    multiply_query_key(scores, query, fragments, shared.key(taken.stage));
   };
   const auto finish_scores = [&](const KeyStage& taken) {
     pin(scores);
@@ -186,6 +217,7 @@ TILEWRIGHT_DEVICE void consume(const KernelArguments& arguments, const Shared& s
     for (int i = 0; i < output_registers; ++i) {
       state.output[i] = 0.f;
     }
+    load_fragments(fragments, query);
     KeyStage taken = stages.take();
     issue_scores(taken);
     wait_for_products<0>();
