@@ -67,6 +67,9 @@ void blend_into(std::vector<double>& out, const AttentionForward& call, const Bl
 struct Gradients {
   std::vector<double> dq;     // [batch, heads, query tokens, head_dim]
   std::vector<double> dk, dv; // [batch, kv heads, key tokens, head_dim]
+  /// L2 norms of the terms that dq and dk are sums of: where the terms cancel, a rounding error is small beside these,
+  /// not beside the gradients.
+  double dq_terms = 0, dk_terms = 0;
 };
 
 /// The gradients of sum(dout * attention_forward(q, k, v)), from the chain rule: out, lse, dq, dk and dv of the call
@@ -77,8 +80,9 @@ Gradients attention_backward(const AttentionBackward& call, const Pattern& patte
 /// means' rounding counts as no change. Reads the forward call's inputs and dout alone. counts, indices: the lists that
 /// were attended to, in place of the reference's own.
 struct VideoSparseGradients {
-  std::vector<double> dq, dgate; // [batch, heads, query tokens, head_dim]; dgate: empty without a gate
-  std::vector<double> dk, dv;    // [batch, kv heads, key tokens, head_dim]
+  std::vector<double> dq, dgate;     // [batch, heads, query tokens, head_dim]; dgate: empty without a gate
+  std::vector<double> dk, dv;        // [batch, kv heads, key tokens, head_dim]
+  double dq_terms = 0, dk_terms = 0; // as in Gradients, of both branches
 };
 VideoSparseGradients video_sparse_attention_backward(const VideoSparseAttentionBackward& call,
                                                      const TensorView* counts = nullptr,

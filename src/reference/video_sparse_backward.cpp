@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 #include "problem/relation.hpp"
 #include "reference/parallel.hpp"
@@ -62,13 +63,18 @@ struct TiledRows {
 /// The means' gradients, [batch, heads, tiles, head_dim] each.
 struct MeanGradients {
   std::vector<double> query, key, value;
+  std::vector<double> squared_dq_terms, squared_dk_terms; // [batch * kv heads], of the tokens' gradients
 };
 
 /// The coarse attention over the means, differentiated. of_coarse: the gradient of its output.
 MeanGradients coarse_backward(const VideoSparseResult& means, const std::vector<double>& of_coarse,
                               const TiledRows& queries, const TiledRows& keys, double scale, int threads) {
-  MeanGradients result{std::vector<double>(means.pooled_query.size()), std::vector<double>(means.pooled_key.size()),
-                       std::vector<double>(means.pooled_value.size())};
+  MeanGradients result{std::vector<double>(means.pooled_query.size()),
+                       std::vector<double>(means.pooled_key.size()),
+                       std::vector<double>(means.pooled_value.size()),
+                       std::vector<double>(static_cast<std::size_t>(keys.tensor.batch * keys.tensor.heads)),
+                       {}};
+  result.squared_dk_terms = result.squared_dq_terms;
   const auto width = static_cast<std::size_t>(queries.tensor.head_dim);
   const std::int64_t group = queries.tensor.heads / keys.tensor.heads;
   const auto dot = [&](const double* a, const double* b) {
@@ -76,6 +82,9 @@ MeanGradients coarse_backward(const VideoSparseResult& means, const std::vector<
     for (std::size_t i = 0; i < width; ++i)
       sum += a[i] * b[i];
     return sum;
+  };
+  const auto divisor = [](const TiledRows& rows, std::int64_t batch, std::int64_t tile) {
+    return static_cast<double>(std::max<std::int64_t>(rows.count(batch, tile), 1));
   };
   const auto add = [&](double* sums, double factor, const double* values) {
     for (std::size_t i = 0; i < width; ++i)
@@ -113,6 +122,11 @@ MeanGradients coarse_backward(const VideoSparseResult& means, const std::vector<
           add(row_of(result.query, first_query, query), of_score, row_of(means.pooled_key, first_key, key));
           add(row_of(result.key, first_key, key), of_score, q);
           add(row_of(result.value, first_key, key), probability, gradient);
+          const double term = scale * probability * (std::abs(of_probability) + std::abs(mean));
+          const double* k = row_of(means.pooled_key, first_key, key);
+          // A mean's gradient is divided by as many tokens as it is added to.
+          result.squared_dq_terms[sequence] += term * term * dot(k, k) / divisor(queries, batch, query);
+          result.squared_dk_terms[sequence] += term * term * dot(q, q) / divisor(keys, batch, key);
         });
       }
     }
@@ -152,7 +166,7 @@ VideoSparseGradients video_sparse_attention_backward(const VideoSparseAttentionB
   fine.scale = forward.scale;
   Gradients gradients = attention_backward(fine, pattern, threads);
 
-  VideoSparseGradients result{std::move(gradients.dq), {}, std::move(gradients.dk), std::move(gradients.dv)};
+  VideoSparseGradients result{std::move(gradients.dq), {}, std::move(gradients.dk), std::move(gradients.dv), 0, 0};
   const AttentionTensor dout(call.dout, forward.layout);
   const std::optional<AttentionTensor> gate =
       forward.gate ? std::optional(AttentionTensor(*forward.gate, forward.layout)) : std::nullopt;
@@ -167,6 +181,11 @@ VideoSparseGradients video_sparse_attention_backward(const VideoSparseAttentionB
   });
   const double scale = forward.scale ? double{*forward.scale} : 1 / std::sqrt(static_cast<double>(q.head_dim));
   const MeanGradients of_means = coarse_backward(means, of_coarse, queries, keys, scale, threads);
+  const auto norm_with = [](double of_fine, const std::vector<double>& squares) {
+    return std::sqrt(std::accumulate(squares.begin(), squares.end(), of_fine * of_fine));
+  };
+  result.dq_terms = norm_with(gradients.dq_terms, of_means.squared_dq_terms);
+  result.dk_terms = norm_with(gradients.dk_terms, of_means.squared_dk_terms);
   queries.add_shares(result.dq, of_means.query);
   keys.add_shares(result.dk, of_means.key);
   keys.add_shares(result.dv, of_means.value);
