@@ -30,7 +30,8 @@ struct VideoSparseLimits {
   std::optional<std::int32_t> head_dim{};
   std::optional<Layout> layout{};
   std::optional<double> activation{}; // what q, k and v are drawn with
-  bool training = false;              // always keeps the fine result and its LSE
+  bool training = false;              // always keeps the fine result and its LSE; large gates, too
+  bool opposed = false;               // every score is far below 0; sizes with empty tiles wherever they can be
 };
 
 class RandomVideoSparse {
@@ -165,7 +166,7 @@ private:
   }
 
   void draw(const problem::Tiling& queries, const problem::Tiling& keys) {
-    if (call_.layout == Layout::tiled && chance(0.4)) {
+    if (call_.layout == Layout::tiled && (chance(0.4) || limits_.opposed)) {
       call_.key_sizes = draw_sizes(keys);
       if (chance(0.7))
         call_.query_sizes = draw_sizes(queries);
@@ -197,15 +198,17 @@ private:
     std::vector<double> kinds(static_cast<std::size_t>(3 * head_dim_));
     for (double& kind : kinds)
       kind = normal(generator_);
+    const double shift = limits_.opposed ? 4 : 0;
     q.fill([&](auto b, auto i, auto j, auto) -> std::optional<double> {
-      return valid(queries, call_.query_sizes, b, row_of(i, j)) ? std::optional(activation_ * normal(generator_))
-                                                                : std::nullopt;
+      return valid(queries, call_.query_sizes, b, row_of(i, j))
+                 ? std::optional(activation_ * (normal(generator_) + shift))
+                 : std::nullopt;
     });
     k.fill([&](auto b, auto i, auto j, auto e) -> std::optional<double> {
       if (!valid(keys, call_.key_sizes, b, row_of(i, j)))
         return std::nullopt;
       if (ties_ < 2)
-        return activation_ * normal(generator_);
+        return activation_ * (normal(generator_) - shift);
       const std::int64_t kind = ties_ == 2 ? 0 : tile_of(row_of(i, j)) % 3;
       return activation_ * kinds[static_cast<std::size_t>(kind * head_dim_ + e)];
     });
@@ -215,8 +218,10 @@ private:
     });
     if (chance(0.8)) {
       HostTensor& gate = token_tensor(heads_, query_tokens);
+      const double largeness = limits_.training ? pick({1.0, 16.0}) : 1.0; // large: what the coarse branch adds shows
       gate.fill([&](auto b, auto i, auto j, auto) -> std::optional<double> {
-        return valid(queries, call_.query_sizes, b, row_of(i, j)) ? std::optional(normal(generator_)) : std::nullopt;
+        return valid(queries, call_.query_sizes, b, row_of(i, j)) ? std::optional(largeness * normal(generator_))
+                                                                  : std::nullopt;
       });
       call_.gate = gate.view();
     }
