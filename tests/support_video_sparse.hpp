@@ -29,6 +29,9 @@ struct VideoSparseLimits {
   std::optional<DataType> dtype{};
   std::optional<std::int32_t> head_dim{};
   std::optional<Layout> layout{};
+  std::optional<double> activation{}; // what q, k and v are drawn with
+  bool training = false;              // always keeps the fine result and its LSE; large gates, too
+  bool opposed = false;               // every score is far below 0; sizes with empty tiles wherever they can be
 };
 
 class RandomVideoSparse {
@@ -48,13 +51,16 @@ public:
     const problem::Tiling queries(call_.canvas, call_.tile), keys(key_canvas(), call_.tile);
     shrink(queries, keys);
     call_.topk = chance(0.2) ? keys.tile_count() : integer(1, keys.tile_count());
-    activation_ = pick({1.0, 1.0, 4.0, 16.0});
+    activation_ = limits.activation.value_or(pick({1.0, 1.0, 4.0, 16.0}));
     ties_ = static_cast<int>(integer(0, 3)); // 0, 1: none on purpose; 2: every key alike; 3: three kinds of key tiles
     draw(queries, keys);
   }
 
   [[nodiscard]] const VideoSparseAttention& call() const noexcept { return call_; }
   [[nodiscard]] std::list<HostTensor>& tensors() noexcept { return tensors_; }
+  [[nodiscard]] double activation() const noexcept { return activation_; }
+  /// Once check() has run: where the call's workspace has its parts.
+  [[nodiscard]] const VideoSparseWorkspace& workspace() const noexcept { return parts_; }
   [[nodiscard]] std::uint64_t lists() const noexcept { return lists_; }
   [[nodiscard]] std::uint64_t different_lists() const noexcept { return different_; }
 
@@ -92,6 +98,7 @@ public:
     workspace_->poison_all();
     const auto before = inputs();
     run(call_);
+    parts_ = runtime.workspace_of(call_);
     std::string complaints;
     const auto complain_if = [&](bool wrong, const std::string& complaint) {
       if (wrong)
@@ -102,7 +109,7 @@ public:
       complain_if(tensor->unwritten() > 0, fmt::format("{} elements were not written", tensor->unwritten()));
       complain_if(tensor->damaged_bytes() > 0, fmt::format("{} bytes beside an output", tensor->damaged_bytes()));
     }
-    compare(runtime.workspace_of(call_), complain_if);
+    compare(parts_, complain_if);
     return complaints.empty() ? "" : fmt::format("seed {}: {}{}", seed_, description(), complaints);
   }
 
@@ -159,7 +166,7 @@ private:
   }
 
   void draw(const problem::Tiling& queries, const problem::Tiling& keys) {
-    if (call_.layout == Layout::tiled && chance(0.4)) {
+    if (call_.layout == Layout::tiled && (chance(0.4) || limits_.opposed)) {
       call_.key_sizes = draw_sizes(keys);
       if (chance(0.7))
         call_.query_sizes = draw_sizes(queries);
@@ -191,15 +198,17 @@ private:
     std::vector<double> kinds(static_cast<std::size_t>(3 * head_dim_));
     for (double& kind : kinds)
       kind = normal(generator_);
+    const double shift = limits_.opposed ? 4 : 0;
     q.fill([&](auto b, auto i, auto j, auto) -> std::optional<double> {
-      return valid(queries, call_.query_sizes, b, row_of(i, j)) ? std::optional(activation_ * normal(generator_))
-                                                                : std::nullopt;
+      return valid(queries, call_.query_sizes, b, row_of(i, j))
+                 ? std::optional(activation_ * (normal(generator_) + shift))
+                 : std::nullopt;
     });
     k.fill([&](auto b, auto i, auto j, auto e) -> std::optional<double> {
       if (!valid(keys, call_.key_sizes, b, row_of(i, j)))
         return std::nullopt;
       if (ties_ < 2)
-        return activation_ * normal(generator_);
+        return activation_ * (normal(generator_) - shift);
       const std::int64_t kind = ties_ == 2 ? 0 : tile_of(row_of(i, j)) % 3;
       return activation_ * kinds[static_cast<std::size_t>(kind * head_dim_ + e)];
     });
@@ -209,16 +218,18 @@ private:
     });
     if (chance(0.8)) {
       HostTensor& gate = token_tensor(heads_, query_tokens);
+      const double largeness = limits_.training ? pick({1.0, 16.0}) : 1.0; // large: what the coarse branch adds shows
       gate.fill([&](auto b, auto i, auto j, auto) -> std::optional<double> {
-        return valid(queries, call_.query_sizes, b, row_of(i, j)) ? std::optional(normal(generator_)) : std::nullopt;
+        return valid(queries, call_.query_sizes, b, row_of(i, j)) ? std::optional(largeness * normal(generator_))
+                                                                  : std::nullopt;
       });
       call_.gate = gate.view();
     }
-    if (chance(0.4)) {
+    if (chance(0.4) || limits_.training) {
       fine_ = &token_tensor(heads_, query_tokens);
       call_.fine = fine_->view();
     }
-    if (chance(0.6)) {
+    if (chance(0.6) || limits_.training) {
       lse_ = &tensors_.emplace_back(DataType::float32, Extents{batch_, heads_, query_tokens});
       call_.lse = lse_->view();
     }
@@ -351,6 +362,7 @@ private:
   std::list<HostTensor> tensors_; // a list: views and pointers into it stay valid
   HostTensor *out_ = nullptr, *fine_ = nullptr, *lse_ = nullptr, *workspace_ = nullptr;
   VideoSparseAttention call_;
+  VideoSparseWorkspace parts_;
 };
 
 } // namespace tilewright::testing

@@ -1,4 +1,4 @@
-// tilewright attend: a file's q, k and v in, out and LSE out.
+// tilewright attend: a file's q, k and v in, out and LSE out; with --backward, dout in and the gradients out, too.
 #include <memory>
 
 #include <CLI/CLI.hpp>
@@ -19,7 +19,7 @@ struct AttendOptions {
   std::filesystem::path input, output;
   PatternChoice pattern;
   DeviceChoice device;
-  bool check = false, also_dense = false, json = false;
+  bool check = false, also_dense = false, backward = false, json = false;
 };
 
 nlohmann::json to_json(const AttentionReport& report) {
@@ -41,6 +41,12 @@ nlohmann::json to_json(const AttentionReport& report) {
   }
   if (report.dense_error)
     json["dense_relative_l2_error"] = report.dense_error->relative_l2;
+  if (report.gradient) {
+    json["backward_milliseconds"] = report.gradient->milliseconds;
+    json["backward_cache"] = report.gradient->preparation.cached ? "hit" : "miss";
+    for (const GradientError& error : report.gradient->errors)
+      json["gradient_relative_l2_errors"][error.name] = error.relative_l2;
+  }
   return json;
 }
 
@@ -58,6 +64,11 @@ std::string to_text(const AttentionReport& report) {
   }
   if (report.dense_error)
     lines.emplace_back("error against dense", fmt::format("{:.2e} relative L2", report.dense_error->relative_l2));
+  if (report.gradient) {
+    lines.emplace_back("backward", fmt::format("{:.3f} ms", report.gradient->milliseconds));
+    for (const GradientError& error : report.gradient->errors)
+      lines.emplace_back(fmt::format("error of {}", error.name), fmt::format("{:.2e} relative L2", error.relative_l2));
+  }
   return name_value_lines(lines);
 }
 
@@ -68,21 +79,37 @@ void attend(const AttendOptions& options) {
   const Comparison comparison{.own_reference = options.check, .dense_reference = options.also_dense};
   std::optional<AttentionInput> whole; // what the results are taken from
   AttentionReport report;
+  std::optional<GradientTensors> gradients;
   if (problem.op == Operator::video_sparse_attention) {
     VideoSparseInput sparse = read_video_sparse_input(problem, options.input, options.pattern);
-    report = run_video_sparse(device, sparse, problem, comparison);
+    if (options.backward)
+      gradients = read_gradient(options.input, sparse.base, sparse.gate.has_value());
+    report = run_video_sparse(device, sparse, problem, comparison, gradients ? &*gradients : nullptr);
     whole.emplace(std::move(sparse.base));
   } else {
     whole.emplace(read_attention_input(problem, read_safetensors(options.input), options.pattern));
+    if (options.backward)
+      gradients = read_gradient(options.input, *whole, false);
     report = run_attention(device, *whole, comparison);
+    if (gradients)
+      report.gradient = run_gradient(device, *whole, *gradients, options.check);
   }
   AttentionInput& input = *whole;
   if (options.check)
     require_agreement(report, problem.dtype);
+  if (report.gradient)
+    require_agreement(*report.gradient);
   Safetensors result;
   result.metadata = {{"problem", report.preparation.problem}, {"device", report.device}};
   result.tensors.emplace("out", std::move(input.out));
   result.tensors.emplace("lse", std::move(input.lse));
+  if (gradients) {
+    result.tensors.emplace("dq", std::move(gradients->dq));
+    result.tensors.emplace("dk", std::move(gradients->dk));
+    result.tensors.emplace("dv", std::move(gradients->dv));
+    if (gradients->dgate)
+      result.tensors.emplace("dgate", std::move(*gradients->dgate));
+  }
   write_safetensors(options.output, result);
   if (options.json)
     fmt::print("{}\n", to_json(report).dump());
@@ -98,8 +125,10 @@ void add_attend(CLI::App& application) {
   command->add_option("problem", options->problem, "The problem's line, for example attention_forward:pattern=dense")
       ->required();
   command->add_option("--input", options->input, ".safetensors with q, k and v")->required();
-  command->add_option("--output", options->output, ".safetensors for out and lse")->required();
+  command->add_option("--output", options->output, ".safetensors for out and lse, and for the gradients")->required();
   command->add_flag("--check", options->check, "Compare with the float64 reference; fail where they differ");
+  command->add_flag("--backward", options->backward,
+                    "Write dq, dk, dv and dgate, too: the gradients, from the input's dout");
   command->add_flag("--also-dense", options->also_dense, "Tell the error against dense attention in float64, too");
   command->add_flag("--json", options->json, "One JSON object");
   options->pattern.add_to(*command);

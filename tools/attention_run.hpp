@@ -6,6 +6,7 @@
 
 #include "attention_input.hpp"
 #include "device.hpp"
+#include "gradient.hpp"
 #include "reference/compare.hpp"
 
 namespace tilewright::tools {
@@ -24,6 +25,7 @@ struct AttentionReport {
   std::optional<reference::OutputError> error;
   std::optional<double> lse_error;
   std::optional<reference::OutputError> dense_error;
+  std::optional<GradientReport> gradient; // attend --backward
 };
 
 /// Runs the input's call once, with its kernel prepared, and leaves the result in input.out and input.lse.

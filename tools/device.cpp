@@ -36,13 +36,6 @@ int parse_ordinal(std::string_view device) {
   }
 }
 
-std::size_t bytes_of(const TensorView& view) {
-  std::int64_t volume = 1;
-  for (int axis = 0; axis < view.rank; ++axis)
-    volume *= view.extents[static_cast<std::size_t>(axis)];
-  return static_cast<std::size_t>(volume) * size_of(view.dtype);
-}
-
 } // namespace
 
 void DeviceChoice::add_to(CLI::App& command) {
@@ -110,7 +103,7 @@ void Device::open_emulator(const DeviceChoice&, const RuntimeOptions&) {
 TensorView Device::place(const TensorView& host) {
   if (cuda_ == nullptr || host.data == nullptr)
     return host;
-  const std::size_t bytes = bytes_of(host);
+  const std::size_t bytes = view_bytes(host);
   cuda::DeviceMemory& memory = memory_.emplace_back(cuda_, bytes);
   memory.copy_from_host({static_cast<const std::byte*>(host.data), bytes});
   TensorView placed = host;
@@ -146,17 +139,11 @@ VideoSparseAttention Device::place(const VideoSparseAttention& host) {
     *view = place(*view);
   for (std::optional<TensorView>* view : {&placed.gate, &placed.lse, &placed.fine})
     if (*view)
-      *view = place(**view);
+      *view = place_or_allocate(**view);
   if (!runtime_)
     return placed;
-  constexpr std::size_t alignment = 256;
   placed.workspace_bytes = runtime_->workspace_of(placed).bytes;
-  if (cuda_ != nullptr) {
-    placed.workspace = memory_.emplace_back(cuda_, placed.workspace_bytes).data();
-  } else {
-    auto& memory = host_memory_.emplace_back(placed.workspace_bytes + alignment);
-    placed.workspace = memory.data() + (alignment - reinterpret_cast<std::uintptr_t>(memory.data()) % alignment);
-  }
+  placed.workspace = allocate(placed.workspace_bytes);
   return placed;
 }
 
@@ -172,13 +159,13 @@ cuda::DeviceMemory& Device::owner_of(const TensorView& placed) {
 void Device::collect(const TensorView& placed, const TensorView& host) {
   if (cuda_ == nullptr)
     return;
-  owner_of(placed).copy_to_host({static_cast<std::byte*>(host.data), bytes_of(host)});
+  owner_of(placed).copy_to_host({static_cast<std::byte*>(host.data), view_bytes(host)});
 }
 
 void Device::refresh(const TensorView& placed, const TensorView& host) {
   if (cuda_ == nullptr)
     return;
-  owner_of(placed).copy_from_host({static_cast<const std::byte*>(host.data), bytes_of(host)});
+  owner_of(placed).copy_from_host({static_cast<const std::byte*>(host.data), view_bytes(host)});
 }
 
 Preparation Device::prepare(const AttentionForward& call, const Pattern& pattern) {
@@ -217,6 +204,8 @@ void Device::video_sparse_attention(const VideoSparseAttention& call) {
   reference::write_tensor(call.out, call.layout, result.out);
   if (call.lse)
     reference::write_lse(*call.lse, result.lse);
+  if (call.fine)
+    reference::write_tensor(*call.fine, call.layout, result.fine);
 }
 
 void Device::attention_forward(const AttentionForward& call, const Pattern& pattern) {
@@ -224,56 +213,6 @@ void Device::attention_forward(const AttentionForward& call, const Pattern& patt
     runtime_->attention_forward(call, pattern);
   else
     reference::attention_forward_into(call, pattern);
-}
-
-void* Device::allocate(std::size_t bytes) {
-  if (cuda_ != nullptr)
-    return memory_.emplace_back(cuda_, bytes).data();
-  constexpr std::size_t alignment = 256;
-  void* data = host_memory_.emplace_back(bytes + alignment).data();
-  std::size_t space = bytes + alignment;
-  return std::align(alignment, bytes, data, space);
-}
-
-AttentionBackward Device::place_backward(const AttentionForward& host, const AttentionForward& placed,
-                                         const Pattern& pattern) {
-  const auto like = [&](TensorView view) {
-    view.data = allocate(bytes_of(view));
-    return view;
-  };
-  AttentionBackward call{.q = placed.q,
-                         .k = placed.k,
-                         .v = placed.v,
-                         .out = placed.out,
-                         .dout = place(host.q),
-                         .lse = placed.lse.value(),
-                         .dq = like(placed.q),
-                         .dk = like(placed.k),
-                         .dv = like(placed.v),
-                         .layout = placed.layout,
-                         .scale = placed.scale};
-  call.workspace_bytes = Runtime::workspace_bytes(call, pattern);
-  call.workspace = allocate(call.workspace_bytes);
-  return call;
-}
-
-Preparation Device::prepare(const AttentionBackward& call, const Pattern& pattern) {
-  const Problem problem = Runtime::problem_of(call, pattern);
-  Preparation preparation{to_string(problem), "", true};
-  if (!runtime_)
-    throw Error(ErrorCode::unsupported, "the reference has no backward pass to measure",
-                "cuda and emulator are allowed", "leave --device reference out");
-  for (const Problem& step : backward_steps(problem)) {
-    const Spec spec = runtime_->spec_of(step);
-    const auto kernel = runtime_->executor().kernel(spec, nullptr);
-    preparation.architecture = to_string(spec.architecture);
-    preparation.cached = preparation.cached && kernel->origin() != KernelOrigin::compiled;
-  }
-  return preparation;
-}
-
-void Device::attention_backward(const AttentionBackward& call, const Pattern& pattern) {
-  runtime_.value().attention_backward(call, pattern);
 }
 
 double Device::measure(const std::function<void()>& work) const {

@@ -32,6 +32,14 @@ struct Preparation {
   bool cached = false;      // false: it was compiled, or the reference computes without one
 };
 
+/// Bytes of a dense tensor.
+inline std::size_t view_bytes(const TensorView& view) {
+  std::size_t bytes = size_of(view.dtype);
+  for (int axis = 0; axis < view.rank; ++axis)
+    bytes *= static_cast<std::size_t>(view.extents[static_cast<std::size_t>(axis)]);
+  return bytes;
+}
+
 class Device {
 public:
   /// Throws UsageError for a name that is none, no_device, or what the emulator says where it cannot run.
@@ -50,7 +58,7 @@ public:
   TensorView place(const TensorView& host);
   AttentionForward place(const AttentionForward& host);
   Pattern place(const Pattern& host);
-  /// With a workspace of its own.
+  /// With a workspace of its own, and with device memory for views that have none.
   VideoSparseAttention place(const VideoSparseAttention& host);
 
   /// Copies a placed tensor back over the host's, after all work.
@@ -71,12 +79,14 @@ public:
   /// Null: the reference.
   [[nodiscard]] Runtime* runtime() noexcept { return runtime_ ? &*runtime_ : nullptr; }
 
-  /// The backward call of a placed forward call, with tensors and a workspace of its own on the device. dout holds the
-  /// numbers of q.
-  AttentionBackward place_backward(const AttentionForward& host, const AttentionForward& placed,
-                                   const Pattern& pattern);
+  /// The backward call of a placed forward call, whose lse is given: dout and gradients from host, with device memory
+  /// for views that have none, and a workspace.
+  AttentionBackward place(const AttentionBackward& host, const AttentionForward& placed, const Pattern& pattern);
+  VideoSparseAttentionBackward place(const VideoSparseAttentionBackward& host, const VideoSparseAttention& placed);
 
   /// As for the forward pass.
+  Preparation prepare(const VideoSparseAttentionBackward& call);
+  void video_sparse_attention_backward(const VideoSparseAttentionBackward& call);
   Preparation prepare(const AttentionBackward& call, const Pattern& pattern);
   void attention_backward(const AttentionBackward& call, const Pattern& pattern);
 
@@ -84,6 +94,10 @@ public:
   [[nodiscard]] double measure(const std::function<void()>& work) const;
 
 private:
+  /// Memory that lives as long as this object, aligned to 256 bytes.
+  void* allocate(std::size_t bytes);
+  TensorView place_or_allocate(const TensorView& host);
+  Preparation prepare_backward(const Problem& forward);
   cuda::DeviceMemory& owner_of(const TensorView& placed);
   void open_gpu_or_emulator(const DeviceChoice& choice, const RuntimeOptions& options);
   void open_gpu(int ordinal, const RuntimeOptions& options);
@@ -93,8 +107,6 @@ private:
   std::shared_ptr<const cuda::CudaDevice> cuda_;
   std::shared_ptr<Executor> executor_;
   std::optional<Runtime> runtime_; // none: the reference
-  /// Memory that lives as long as this object, aligned to 256 bytes.
-  void* allocate(std::size_t bytes);
 
   std::vector<cuda::DeviceMemory> memory_;
   std::vector<std::vector<std::byte>> host_memory_;

@@ -17,6 +17,7 @@ struct BenchSettings {
   double warm_up_seconds = 0.3;
   int rounds = 3, dense_rounds = 3;
   bool warm_cache = false, dense = true;
+  bool backward = false; // the gradient and its stages, too
 };
 
 /// Medians of the whole operator, of its stages on their own, and of dense attention over the same tensors.
@@ -24,7 +25,7 @@ struct VideoSparseTimes {
   Preparation preparation;
   std::size_t workspace_bytes = 0;
   double fine_flops = 0; // of random lists of the same length: with ragged canvases others count a little differently
-  std::vector<std::pair<std::string, Times>> stages; // "whole" first
+  std::vector<std::pair<std::string, Times>> stages; // "whole" first: with settings.backward, forward and backward
 
   [[nodiscard]] double median(std::string_view stage) const; // milliseconds; 0 where it was not measured
   [[nodiscard]] std::string verdict() const;                 // whether dense would be faster; empty: not measured

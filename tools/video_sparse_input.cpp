@@ -103,12 +103,17 @@ VideoSparseInput random_video_sparse_input(const Problem& problem, const RandomS
 }
 
 AttentionReport run_video_sparse(Device& device, VideoSparseInput& input, const Problem& problem,
-                                 const Comparison& comparison) {
+                                 const Comparison& comparison, GradientTensors* gradients) {
   AttentionReport report;
   report.device = device.name();
   const problem::Tiling keys(input.call.key_canvas.value_or(input.call.canvas), input.call.tile);
   report.kept_blocks = static_cast<double>(input.call.topk) / static_cast<double>(keys.tile_count());
-  const VideoSparseAttention call = device.place(input.call);
+  VideoSparseAttention host = input.call;
+  if (gradients != nullptr) {
+    host.fine = host.out;
+    host.fine->data = nullptr; // on the device alone
+  }
+  const VideoSparseAttention call = device.place(host);
   {
     const Progress progress("preparing the kernels");
     report.preparation = device.prepare(call);
@@ -125,6 +130,8 @@ AttentionReport run_video_sparse(Device& device, VideoSparseInput& input, const 
   }
   device.collect(call.out, input.call.out);
   device.collect(*call.lse, *input.call.lse);
+  if (gradients != nullptr)
+    report.gradient = run_gradient(device, input, call, *gradients, comparison.own_reference);
   if (!comparison.own_reference && !comparison.dense_reference)
     return report;
   const Progress progress("comparing in float64");

@@ -28,8 +28,8 @@ VideoSparseInput read_video_sparse_input(const Problem& problem, const std::file
 VideoSparseInput random_video_sparse_input(const Problem& problem, const RandomShape& shape,
                                            const PatternChoice& choice);
 
-/// attend: runs the call once; results are in base.out and base.lse.
+/// attend: runs the call once; results are in base.out and base.lse. gradients: its gradient, too, where not null.
 AttentionReport run_video_sparse(Device& device, VideoSparseInput& input, const Problem& problem,
-                                 const Comparison& comparison);
+                                 const Comparison& comparison, GradientTensors* gradients = nullptr);
 
 } // namespace tilewright::tools

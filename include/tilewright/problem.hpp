@@ -21,6 +21,10 @@ enum class Operator : std::uint8_t {
   select_tiles,             // coarse attention over the means, and which key tiles each query tile chooses
   list_mask,                // block lists out of a mask
   transpose_lists,          // which query tiles list a key tile
+  blend_backward,           // the gradients of gate and coarse, of out = fine + gate * coarse
+  coarse_backward_query,    // the coarse attention's gradient with respect to the queries' means
+  coarse_backward_key,      // and with respect to those of keys and values
+  pool_backward,            // the means' gradients, added to those of the tokens
   video_sparse_attention,   // pool_tiles, select_tiles, attention_forward
 };
 enum class PatternKind : std::uint8_t { dense, sliding_tile, block_list };
@@ -82,27 +86,30 @@ std::string_view to_string(Operator op) noexcept;
 /// Fields that are open, or that the operator or the pattern has no use for, are left out. Others:
 ///     pool_tiles:tile=4x4x4,edges=full,dtype=bf16,head_dim=128,layout=raster
 ///     select_tiles:dtype=bf16,head_dim=128
+///     coarse_backward_query:dtype=bf16,head_dim=128           coarse_backward_key: the same
+///     pool_backward: as pool_tiles                            blend_backward: as video_sparse_attention
 ///     list_mask:    transpose_lists:
 ///     video_sparse_attention:tile=4x4x4,blend=gated,dtype=bf16,head_dim=128,layout=raster
 /// parse_problem(to_string(p)) == p.
 std::string to_string(const Problem& problem);
 
 /// The inverse. Fields may stand in any order; dtype=bf16, head_dim=128, layout=raster, tile=6x8x8 (sliding_tile)
-/// or 4x4x4 (block_list), window=per_head, blend=none (gated for video_sparse_attention), sharing=unknown are the defaults; text and
-/// edges are open where they are not given.
-/// Throws invalid_argument, naming the field, its value and what is allowed; and whatever validate() throws.
+/// or 4x4x4 (block_list), window=per_head, blend=none (gated for video_sparse_attention and blend_backward),
+/// sharing=unknown are the defaults; text and edges are open where they are not given. Throws invalid_argument, naming
+/// the field, its value and what is allowed; and whatever validate() throws.
 Problem parse_problem(std::string_view line);
 
 /// Throws invalid_argument or unsupported where no kernel computes this problem on any architecture.
 void validate(const Problem& problem);
 
-/// Whether the operator is a step of the backward pass.
+/// Whether the operator is a step of attention's backward pass.
 constexpr bool is_backward(Operator op) noexcept {
   return op == Operator::attention_backward_delta || op == Operator::attention_backward_key ||
          op == Operator::attention_backward_query;
 }
 
-/// The steps of the backward pass of a forward problem, in the order in which they run.
+/// The kernels of the backward pass of a forward problem (attention_forward or video_sparse_attention) in the order in
+/// which they run, but for transpose_lists.
 std::vector<Problem> backward_steps(const Problem& forward);
 
 /// The problem with every open property decided, in all ways, and in place of an operator of several kernels their

@@ -67,11 +67,26 @@ void blend_into(std::vector<double>& out, const AttentionForward& call, const Bl
 struct Gradients {
   std::vector<double> dq;     // [batch, heads, query tokens, head_dim]
   std::vector<double> dk, dv; // [batch, kv heads, key tokens, head_dim]
+  /// L2 norms of the terms that dq and dk are sums of: where the terms cancel, a rounding error is small beside these,
+  /// not beside the gradients.
+  double dq_terms = 0, dk_terms = 0;
 };
 
 /// The gradients of sum(dout * attention_forward(q, k, v)), from the chain rule: out, lse, dq, dk and dv of the call
 /// are not looked at.
 Gradients attention_backward(const AttentionBackward& call, const Pattern& pattern, int threads = 0);
+
+/// The gradients of sum(dout * video_sparse_attention(q, k, v, gate)) with this selection, from the chain rule; the
+/// means' rounding counts as no change. Reads the forward call's inputs and dout alone. counts, indices: the lists that
+/// were attended to, in place of the reference's own.
+struct VideoSparseGradients {
+  std::vector<double> dq, dgate;     // [batch, heads, query tokens, head_dim]; dgate: empty without a gate
+  std::vector<double> dk, dv;        // [batch, kv heads, key tokens, head_dim]
+  double dq_terms = 0, dk_terms = 0; // as in Gradients, of both branches
+};
+VideoSparseGradients video_sparse_attention_backward(const VideoSparseAttentionBackward& call,
+                                                     const TensorView* counts = nullptr,
+                                                     const TensorView* indices = nullptr, int threads = 0);
 
 /// Query-key pairs that the pattern keeps, over all heads and batches. Reads block lists, but not q, k and v, whose
 /// pointers may be null.

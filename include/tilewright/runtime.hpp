@@ -96,6 +96,9 @@ public:
   /// Its first two steps alone: pooling, coarse attention and selection, into the workspace. out, gate and fine are
   /// checked but not written.
   void video_sparse_selection(const VideoSparseAttention& call, Stream stream = nullptr);
+  /// dq, dk, dv and dgate of video_sparse_attention; safe inside graph capture once prepare_backward has had the
+  /// problem.
+  void video_sparse_attention_backward(const VideoSparseAttentionBackward& call, Stream stream = nullptr);
   void pool_tiles(const PoolTiles& call, Stream stream = nullptr);
   void select_tiles(const SelectTiles& call, Stream stream = nullptr);
   void transpose_lists(const TransposeLists& call, Stream stream = nullptr);
@@ -105,10 +108,12 @@ public:
   /// is what to allocate). It depends on the device, not on what the tensors hold.
   [[nodiscard]] VideoSparseWorkspace workspace_of(const VideoSparseAttention& call) const;
   [[nodiscard]] std::size_t workspace_bytes(const SelectTiles& call) const;
+  /// Bytes of the call's workspace; both workspaces may still be null. They depend on extents alone.
+  [[nodiscard]] static std::size_t workspace_bytes(const VideoSparseAttentionBackward& call);
 
   /// Compiles, or fetches from the cache, and loads every variant of the problem; launches nothing.
   void prepare(const Problem& problem);
-  /// The same for the backward pass of a forward problem.
+  /// The same for the backward pass of a forward problem (attention_forward or video_sparse_attention).
   void prepare_backward(const Problem& forward);
 
   /// The problem of a call, with nothing open. What `attention_forward` looks its kernel up by.
@@ -116,6 +121,7 @@ public:
   [[nodiscard]] static Problem problem_of(const VideoSparseAttention& call);
   /// The forward problem that the call is the gradient of.
   [[nodiscard]] static Problem problem_of(const AttentionBackward& call, const Pattern& pattern);
+  [[nodiscard]] static Problem problem_of(const VideoSparseAttentionBackward& call);
 
   /// The spec that this runtime uses for a closed problem. Throws unsupported with the reasons.
   [[nodiscard]] Spec spec_of(const Problem& problem) const;

@@ -57,6 +57,26 @@ struct VideoSparseWorkspace {
   std::size_t bytes = 0;       // of all
 };
 
+/// The gradients of a loss with respect to q, k, v and gate, from its gradient with respect to out, through both
+/// branches and the means. The selection has no gradient.
+///
+/// forward    the call that it is the gradient of, with its results: fine and lse are not optional here, and the
+///            workspace holds what the call left there (but for the strips). out is not looked at
+/// dout       type and extents of out
+/// dq, dk, dv type and extents of q, k and v: all of their rows are written, padding with 0
+/// dgate      type and extents of gate, as the above; optional, and only with a gate
+/// workspace  device memory, aligned to 256 bytes, of Runtime::workspace_bytes, for this call alone until it has
+///            finished
+///
+/// Gradients are the same bits in every run.
+struct VideoSparseAttentionBackward {
+  VideoSparseAttention forward;
+  TensorView dout, dq, dk, dv;
+  std::optional<TensorView> dgate{};
+  void* workspace = nullptr;
+  std::size_t workspace_bytes = 0;
+};
+
 /// means = the mean of each tile's valid tokens: a float32 sum over the valid count, in the tokens' type; 0 where a
 /// tile is empty. tokens as q of AttentionForward, without text; means [batch, heads, tiles, head_dim], contiguous.
 struct PoolTiles {

@@ -4,6 +4,7 @@
 
 #include "schedule/feasibility.hpp"
 #include "schedule/hopper.hpp"
+#include "schedule/tile_kernels.hpp"
 
 namespace tilewright::codegen {
 namespace {
@@ -125,6 +126,15 @@ void add_tile_kernel(Constants& constants, const Spec& spec) {
     constants.integer("shared_bytes", schedule::shared_memory_bytes(problem, schedule));
     return;
   }
+  if (schedule::tile_kernels::is_coarse_backward(problem.op)) {
+    constants.integer("block_q", schedule.block_q);
+    constants.integer("block_k", schedule.block_k);
+    constants.integer("stages", schedule.stages);
+    constants.integer("shared_bytes", schedule::shared_memory_bytes(problem, schedule));
+    return;
+  }
+  if (problem.op == Operator::blend_backward)
+    constants.boolean("blend_gated", problem.blend == Blend::gated);
   constants.extent("tile", problem.tile);
   constants.extent("key_tile", problem.key_tile);
   constants.boolean("layout_tiled", problem.layout == Layout::tiled);

@@ -25,6 +25,10 @@ constexpr Named<Operator> operators[] = {{Operator::attention_forward, "attentio
                                          {Operator::select_tiles, "select_tiles"},
                                          {Operator::list_mask, "list_mask"},
                                          {Operator::transpose_lists, "transpose_lists"},
+                                         {Operator::blend_backward, "blend_backward"},
+                                         {Operator::coarse_backward_query, "coarse_backward_query"},
+                                         {Operator::coarse_backward_key, "coarse_backward_key"},
+                                         {Operator::pool_backward, "pool_backward"},
                                          {Operator::video_sparse_attention, "video_sparse_attention"}};
 constexpr Named<PatternKind> patterns[] = {{PatternKind::dense, "dense"},
                                            {PatternKind::sliding_tile, "sliding_tile"},
@@ -54,12 +58,16 @@ std::span<const std::string_view> fields_of(Operator op) {
   case Operator::attention_backward_query:
     return backward;
   case Operator::pool_tiles:
+  case Operator::pool_backward:
     return pool;
   case Operator::select_tiles:
+  case Operator::coarse_backward_query:
+  case Operator::coarse_backward_key:
     return select;
   case Operator::list_mask:
   case Operator::transpose_lists:
     return {};
+  case Operator::blend_backward:
   case Operator::video_sparse_attention:
     return whole;
   default:
@@ -70,6 +78,10 @@ std::span<const std::string_view> fields_of(Operator op) {
 bool has_field(Operator op, std::string_view field) {
   const auto fields = fields_of(op);
   return std::find(fields.begin(), fields.end(), field) != fields.end();
+}
+
+constexpr bool always_blends(Operator op) {
+  return op == Operator::video_sparse_attention || op == Operator::blend_backward;
 }
 
 /// What an operator's problems have in the fields that its line does not show.
@@ -128,10 +140,12 @@ bool allows_edges(const Problem& problem, Edges candidate) {
 void validate_operator(const Problem& problem) {
   if (problem.blend != Blend::none && (!has_field(problem.op, "blend") || problem.pattern != PatternKind::block_list))
     refuse(ErrorCode::invalid_argument, "blend", std::string(name_of(blends, problem.blend)),
-           "none, unless the operator is attention_forward with pattern=block_list, or video_sparse_attention",
+           "none, unless the operator is attention_forward with pattern=block_list, video_sparse_attention or "
+           "blend_backward",
            "leave it out");
-  if (problem.blend == Blend::none && problem.op == Operator::video_sparse_attention)
-    refuse(ErrorCode::invalid_argument, "blend", "none", "coarse, gated for video_sparse_attention",
+  if (problem.blend == Blend::none && always_blends(problem.op))
+    refuse(ErrorCode::invalid_argument, "blend", "none",
+           fmt::format("coarse, gated for {}", name_of(operators, problem.op)),
            "select the tiles and call attention_forward with pattern=block_list to leave the coarse result out");
   if (problem.sharing != Sharing::unknown &&
       (!has_field(problem.op, "sharing") || problem.pattern != PatternKind::block_list))
@@ -152,16 +166,26 @@ void validate_operator(const Problem& problem) {
                 "make the problem by parse_problem, or leave these fields as they are by default");
 }
 
+Problem with_operator(Problem problem, Operator op, Blend blend) {
+  problem.op = op;
+  problem.blend = blend;
+  if (!has_field(op, "sharing"))
+    problem.sharing = Sharing::unknown;
+  return problem;
+}
+
+/// The problem of a kernel that works on means alone.
+Problem problem_of_means(Operator op, const Problem& whole) {
+  Problem problem = blank_problem(op);
+  problem.dtype = whole.dtype;
+  problem.head_dim = whole.head_dim;
+  return problem;
+}
+
 /// The kernels' problems of an operator of several kernels.
 std::vector<Problem> parts_of(const Problem& whole) {
-  Problem pool = whole, select = blank_problem(Operator::select_tiles), fine = whole;
-  pool.op = Operator::pool_tiles;
-  pool.blend = Blend::none;
-  pool.sharing = Sharing::unknown;
-  select.dtype = whole.dtype;
-  select.head_dim = whole.head_dim;
-  fine.op = Operator::attention_forward;
-  return {pool, select, fine};
+  return {with_operator(whole, Operator::pool_tiles, Blend::none), problem_of_means(Operator::select_tiles, whole),
+          with_operator(whole, Operator::attention_forward, whole.blend)};
 }
 
 } // namespace
@@ -231,7 +255,7 @@ Problem parse_problem(std::string_view line) {
     fields.refuse("window", "none: only pattern=sliding_tile has windows");
   problem.text = fields.choice("text", sliding_tile ? Text::open : Text::absent, texts);
   problem.edges = fields.choice("edges", problem.edges, edges);
-  problem.blend = fields.choice("blend", op == Operator::video_sparse_attention ? Blend::gated : Blend::none, blends);
+  problem.blend = fields.choice("blend", always_blends(op) ? Blend::gated : Blend::none, blends);
   problem.sharing = fields.choice("sharing", Sharing::unknown, sharings);
   problem.dtype = fields.choice("dtype", DataType::bf16, dtypes);
   problem.head_dim =
@@ -278,12 +302,14 @@ void validate(const Problem& problem) {
 std::vector<Problem> backward_steps(const Problem& forward) {
   std::vector<Problem> steps;
   for (const auto& [op, name] : operators)
-    if (is_backward(op)) {
-      steps.push_back(forward);
-      steps.back().op = op;
-      steps.back().blend = Blend::none;
-      steps.back().sharing = Sharing::unknown;
-    }
+    if (is_backward(op))
+      steps.push_back(with_operator(forward, op, Blend::none));
+  if (forward.op == Operator::video_sparse_attention) {
+    steps.push_back(with_operator(forward, Operator::blend_backward, forward.blend));
+    steps.push_back(problem_of_means(Operator::coarse_backward_query, forward));
+    steps.push_back(problem_of_means(Operator::coarse_backward_key, forward));
+    steps.push_back(with_operator(forward, Operator::pool_backward, Blend::none));
+  }
   return steps;
 }
 

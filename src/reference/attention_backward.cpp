@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <map>
+#include <numeric>
 
 #include "reference/parallel.hpp"
 #include "reference/relation.hpp"
@@ -45,6 +46,10 @@ public:
         scale_(call.scale ? double{*call.scale} : 1 / std::sqrt(static_cast<double>(shape_.head_dim))),
         keys_(read_head(AttentionTensor(call.k, call.layout), batch, kv_head)),
         values_(read_head(AttentionTensor(call.v, call.layout), batch, kv_head)), result_(result) {}
+
+  /// Squared L2 norms of the terms of dq and dk.
+  [[nodiscard]] double squared_dq_terms() const noexcept { return squared_dq_terms_; }
+  [[nodiscard]] double squared_dk_terms() const noexcept { return squared_dk_terms_; }
 
   void add_query_head(const AttentionBackward& call, std::int64_t head) {
     const auto queries = read_head(AttentionTensor(call.q, call.layout), batch_, head);
@@ -91,6 +96,31 @@ private:
       add_scaled(&result_.dk[result_row], scale_ * of_score, query, width_);
       add_scaled(&result_.dv[result_row], probabilities[i], gradient, width_);
     }
+    add_terms(keys, probabilities, of_probabilities, query, gradient, mean);
+  }
+
+  /// Each score's gradient is a difference of two terms; the mean is a sum of head_dim products, whose errors all keys
+  /// of the row share.
+  void add_terms(const std::vector<std::int64_t>& keys, const std::vector<double>& probabilities,
+                 const std::vector<double>& of_probabilities, const double* query, const double* gradient,
+                 double mean) {
+    std::vector<double> out(width_), mean_key(width_);
+    double squared_probabilities = 0;
+    const double squared_query = dot(query, query, width_);
+    for (std::size_t i = 0; i < keys.size(); ++i) {
+      const double* key = row_of(keys_, keys[i]);
+      add_scaled(out.data(), probabilities[i], row_of(values_, keys[i]), width_);
+      add_scaled(mean_key.data(), probabilities[i], key, width_);
+      squared_probabilities += probabilities[i] * probabilities[i];
+      const double term = scale_ * probabilities[i] * (std::abs(of_probabilities[i]) + std::abs(mean));
+      squared_dq_terms_ += term * term * dot(key, key, width_);
+      squared_dk_terms_ += term * term * squared_query;
+    }
+    double squared_mean_terms = 0;
+    for (std::size_t i = 0; i < width_; ++i)
+      squared_mean_terms += scale_ * scale_ * gradient[i] * gradient[i] * out[i] * out[i];
+    squared_dq_terms_ += squared_mean_terms * dot(mean_key.data(), mean_key.data(), width_);
+    squared_dk_terms_ += squared_mean_terms * squared_probabilities * squared_query;
   }
 
   [[nodiscard]] const double* row_of(const std::vector<double>& values, std::int64_t token) const {
@@ -104,6 +134,7 @@ private:
   double scale_;
   std::vector<double> keys_, values_;
   Gradients& result_;
+  double squared_dq_terms_ = 0, squared_dk_terms_ = 0;
 };
 
 } // namespace
@@ -121,15 +152,20 @@ Gradients attention_backward(const AttentionBackward& call, const Pattern& patte
   };
   Gradients result{std::vector<double>(elements(shape.heads, shape.queries)),
                    std::vector<double>(elements(shape.kv_heads, shape.keys)),
-                   std::vector<double>(elements(shape.kv_heads, shape.keys))};
+                   std::vector<double>(elements(shape.kv_heads, shape.keys)), 0, 0};
   const std::int64_t group = shape.heads / shape.kv_heads;
+  std::vector<double> dq_terms(static_cast<std::size_t>(shape.batch * shape.kv_heads)), dk_terms = dq_terms;
   parallel_for(static_cast<std::size_t>(shape.batch * shape.kv_heads), threads, [&](std::size_t item) {
     const auto batch = static_cast<std::int64_t>(item) / shape.kv_heads;
     const auto kv_head = static_cast<std::int64_t>(item) % shape.kv_heads;
     HeadGradients gradients(call, relation, batch, kv_head, result);
     for (std::int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head)
       gradients.add_query_head(call, head);
+    dq_terms[item] = gradients.squared_dq_terms();
+    dk_terms[item] = gradients.squared_dk_terms();
   });
+  result.dq_terms = std::sqrt(std::accumulate(dq_terms.begin(), dq_terms.end(), 0.0));
+  result.dk_terms = std::sqrt(std::accumulate(dk_terms.begin(), dk_terms.end(), 0.0));
   return result;
 }
 

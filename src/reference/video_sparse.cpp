@@ -10,6 +10,7 @@
 #include "reference/parallel.hpp"
 #include "reference/relation.hpp"
 #include "reference/tensor.hpp"
+#include "reference/tiles.hpp"
 #include <tilewright/error.hpp>
 #include <tilewright/reference.hpp>
 
@@ -17,17 +18,6 @@ namespace tilewright::reference {
 namespace {
 
 constexpr double minus_infinity = -std::numeric_limits<double>::infinity();
-
-/// Valid tokens of a tile where an array gives them, else what the canvas says.
-std::int64_t valid_rows(const std::optional<TensorView>& sizes, std::int64_t batch, std::int64_t tile,
-                        std::int64_t of_canvas) {
-  if (!sizes)
-    return of_canvas;
-  const auto* data = static_cast<const std::int32_t*>(sizes->data);
-  if (sizes->rank == 1)
-    return data[tile * sizes->strides[0]];
-  return data[(sizes->extents[0] == 1 ? 0 : batch * sizes->strides[0]) + tile * sizes->strides[1]];
-}
 
 /// One tensor of means, dense and in 16 bits: one row in float64.
 class Means {
@@ -110,7 +100,7 @@ std::vector<std::uint16_t> encode_all(DataType dtype, const std::vector<double>&
 std::vector<double> pool_tiles(const PoolTiles& call) {
   const AttentionTensor tokens(call.tokens, call.layout);
   const problem::Tiling tiling(call.canvas, call.tile);
-  const std::int64_t rows = tiling.token_count(call.layout), volume = call.tile.volume();
+  const std::int64_t rows = tiling.token_count(call.layout);
   if (tokens.tokens != rows)
     throw Error(ErrorCode::invalid_argument, fmt::format("tokens has {} tokens", tokens.tokens),
                 fmt::format("allowed: {}, as the canvas has", rows), "correct the canvas");
@@ -119,17 +109,10 @@ std::vector<double> pool_tiles(const PoolTiles& call) {
   std::vector<double> counts(static_cast<std::size_t>(tokens.batch * tiles), 0.0);
   for (std::int64_t batch = 0; batch < tokens.batch; ++batch) {
     for (std::int64_t token = 0; token < rows; ++token) {
-      std::int64_t tile = 0;
-      if (call.sizes) {
-        tile = token / volume;
-        if (token % volume >= valid_rows(call.sizes, batch, tile, 0))
-          continue;
-      } else {
-        const auto coordinate = tiling.coordinate_of(token, call.layout);
-        if (!coordinate)
-          continue;
-        tile = tiling.tile_row_of(*coordinate, call.layout).tile;
-      }
+      const std::optional<std::int64_t> found = tile_of(tiling, call.layout, call.sizes, batch, token);
+      if (!found)
+        continue;
+      const std::int64_t tile = *found;
       ++counts[static_cast<std::size_t>(batch * tiles + tile)];
       for (std::int64_t head = 0; head < tokens.heads; ++head)
         for (std::int64_t i = 0; i < head_dim; ++i)

@@ -6,8 +6,10 @@ namespace tilewright::schedule::tile_kernels {
 namespace {
 
 constexpr std::int32_t word_bytes = 4;
+constexpr std::int32_t element_bytes = 2; // bf16 and fp16
 constexpr std::int32_t bits_of_word = 32;
 constexpr std::int32_t strip_rows = 16; // of the matrix instruction
+constexpr std::int32_t matrix_rows = 16;
 constexpr std::int64_t quad_keys = 128; // key tiles that a warp of select_tiles looks at in one step
 
 /// Ends a row 8 words behind a multiple of the 32 banks: the lanes of a fragment, 8 rows of 4 lanes, meet few
@@ -17,11 +19,35 @@ constexpr std::int32_t bank_shift = 8;
 } // namespace
 
 bool is_one(Operator op) noexcept {
-  return op == Operator::pool_tiles || op == Operator::select_tiles || op == Operator::list_mask ||
-         op == Operator::transpose_lists;
+  switch (op) {
+  case Operator::pool_tiles:
+  case Operator::select_tiles:
+  case Operator::list_mask:
+  case Operator::transpose_lists:
+  case Operator::blend_backward:
+  case Operator::coarse_backward_query:
+  case Operator::coarse_backward_key:
+  case Operator::pool_backward:
+    return true;
+  default:
+    return false;
+  }
+}
+
+bool is_coarse_backward(Operator op) noexcept {
+  return op == Operator::coarse_backward_query || op == Operator::coarse_backward_key;
 }
 
 std::int32_t shared_memory_bytes(const Problem& problem, const Schedule& schedule) noexcept {
+  if (is_coarse_backward(problem.op)) {
+    // templates/kernels/coarse_backward_*_sm80.cu: two tensors' rows of the own tiles, and of each stage's.
+    const bool of_keys = problem.op == Operator::coarse_backward_key;
+    const std::int32_t own = of_keys ? schedule.block_k : schedule.block_q;
+    const std::int32_t step = of_keys ? schedule.block_q : schedule.block_k;
+    constexpr std::int32_t statistics = 2; // of each query tile that keys walk past
+    return 2 * (own + schedule.stages * step) * problem.head_dim * element_bytes +
+           (of_keys ? schedule.stages * step * statistics * word_bytes : 0);
+  }
   if (problem.op != Operator::select_tiles)
     return 0;
   // templates/kernels/select_tiles_sm80.cu: each row's reference and inverse sum, each warp's part of the output.
@@ -51,6 +77,15 @@ std::vector<std::string> reasons_against(const Problem& problem, const Schedule&
                  "blocks_per_processor={} is not 1 to {}", schedule.blocks_per_processor, 64 / (warps > 0 ? warps : 1));
   reasons.add_if(problem.op == Operator::select_tiles && schedule.block_q != strip_rows, "block_q={} is not {}",
                  schedule.block_q, strip_rows);
+  if (is_coarse_backward(problem.op)) {
+    const bool of_keys = problem.op == Operator::coarse_backward_key;
+    const std::int32_t own = of_keys ? schedule.block_k : schedule.block_q;
+    const std::int32_t step = of_keys ? schedule.block_q : schedule.block_k;
+    reasons.add_if(own != warps * matrix_rows, "{}={} is not 16 rows for each of {} warps",
+                   of_keys ? "block_k" : "block_q", own, warps);
+    reasons.add_if(step != 32 && step != 64, "{}={} is not 32 or 64", of_keys ? "block_q" : "block_k", step);
+    reasons.add_if(schedule.stages < 2 || schedule.stages > 4, "stages={} is not 2 to 4", schedule.stages);
+  }
   reasons.add_if(problem.op == Operator::transpose_lists && (schedule.block_k < 32 || schedule.block_k % 32 != 0),
                  "block_k={} is no multiple of 32", schedule.block_k);
   if (!reasons.empty())
@@ -73,6 +108,17 @@ std::vector<Schedule> schedules(const Problem& problem) {
     break;
   case Operator::list_mask:
     schedule.blocks_per_processor = 4;
+    break;
+  case Operator::blend_backward:
+  case Operator::pool_backward:
+    schedule.blocks_per_processor = 2; // 128 registers a thread: 8 loads of 16 bytes in flight
+    break;
+  case Operator::coarse_backward_query:
+  case Operator::coarse_backward_key:
+    schedule.warps = 4;
+    schedule.block_q = schedule.block_k = 64;
+    schedule.stages = 2; // 96 KiB at head_dim 128
+    schedule.blocks_per_processor = 2;
     break;
   default:
     schedule.block_k = 64;

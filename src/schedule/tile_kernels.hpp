@@ -1,5 +1,5 @@
 // The schedules of the kernels that work on tiles as a whole: pool_tiles, select_tiles, list_mask,
-// transpose_lists. One family, sm80, for all GPUs.
+// transpose_lists, and the gradients of the first two and of blending. One family, sm80, for all GPUs.
 #pragma once
 
 #include <cstdint>
@@ -13,6 +13,7 @@
 namespace tilewright::schedule::tile_kernels {
 
 bool is_one(Operator op) noexcept;
+bool is_coarse_backward(Operator op) noexcept;
 
 /// What a thread block needs before what grows with the call: select_tiles' strip, transpose_lists' bits.
 std::int32_t shared_memory_bytes(const Problem& problem, const Schedule& schedule) noexcept;

@@ -56,6 +56,72 @@ struct TransposeArguments {
   int32_t fill; // 0: the first run
 };
 
+/// Rows of one head in the coarse attention's row statistics are a multiple of this: a kernel reads whole blocks.
+constexpr int coarse_statistics_multiple = 64;
+
+/// What a row of the coarse attention, a query tile, contributes to the gradients: [batch, heads, rows] each.
+struct CoarseStatistics {
+  float* exponents; // -LSE * log2(e); -inf where no key tile holds a token, and in rows that are no query tile
+  float* deltas;    // sum over head_dim of the coarse gradient * the coarse output; 0 in rows that are no query tile
+  int32_t rows;     // of one head; a multiple of coarse_statistics_multiple
+};
+
+/// The one argument of blend_backward.
+struct BlendBackwardArguments {
+  const void* output_gradient;
+  const void* gate;
+  void* gate_gradient; // nullptr: not wanted
+  Strides output_gradient_strides, gate_strides, gate_gradient_strides;
+  const float* coarse_output; // [batch, heads, tiles, head_dim]
+  const float* log_sum_exp;   // [batch, heads, tiles], of the coarse attention
+  void* coarse_gradient;      // [batch, heads, tiles, head_dim]: factor * the gradient of coarse_output
+  CoarseStatistics statistics;
+  TokenGrid grid;
+  const int32_t* sizes; // valid tokens of each tile; nullptr: from the canvas
+  int64_t size_batch_stride;
+  float factor; // keeps sums over a tile within the range of fp16
+  int32_t heads;
+  int32_t rows; // batch * heads * tiles
+};
+
+/// The one argument of coarse_backward_query and of coarse_backward_key.
+struct CoarseBackwardArguments {
+  const void* query_means;     // [batch, heads, query_tiles, head_dim], dense
+  const void* key_means;       // [batch, heads / heads_per_kv_head, key_tiles, head_dim], dense
+  const void* value_means;     // the same
+  const void* coarse_gradient; // as query_means; this and what follows as blend_backward writes it
+  CoarseStatistics statistics;
+  const int32_t* key_sizes; // valid tokens of each key tile; nullptr: no tile is empty
+  int64_t key_size_batch_stride;
+  float* query_gradient; // as query_means
+  float* key_gradient;   // as key_means
+  float* value_gradient;
+  int32_t heads, heads_per_kv_head;
+  int32_t query_tiles, key_tiles;
+  int32_t blocks_per_head; // thread blocks of one head, or of one key/value head
+  float scale_log2;        // scale * log2(e)
+  float score_factor;      // what the sums for queries and keys are multiplied by: scale / blend_backward's factor
+  float value_factor;      // the same for values: 1 / blend_backward's factor
+};
+
+/// One tensor whose means have gradients.
+struct MeanGradients {
+  const float* means; // [batch, heads, tiles, head_dim], dense
+  void* tokens;       // gradients of the tokens, to be added to
+  Strides strides;    // of the tokens
+  TokenGrid grid;
+  const int32_t* sizes; // valid tokens of each tile; nullptr: from the canvas
+  int64_t size_batch_stride;
+  int32_t heads;
+  int32_t end; // one past the number of its last mean; the tensors' means are numbered one after the other
+};
+
+/// The one argument of pool_backward.
+struct PoolBackwardArguments {
+  MeanGradients gradients[PoolArguments::most_sources];
+  int32_t means; // of all tensors: the last one's end
+};
+
 /// The one argument of list_mask.
 struct MaskArguments {
   const uint8_t* mask;

@@ -83,6 +83,7 @@ step "graph capture" "$tests" --test-case="*captur*"
 step "random problems of the generic family" shared "random problems? generic family" "$count"
 step "random problems of the Hopper family" shared "random problems? Hopper family" "$count"
 step "random backward problems" shared "random backward problems of*" $((count * 3 / 4))
+step "random problems of video sparse gradients" shared "*gradient: random problems*" $((count / 2))
 step "random problems of video sparse attention" shared "video sparse attention: random*" $((count * 3 / 4))
 
 sanitizer=$(PATH=$PATH:/usr/local/cuda/bin command -v compute-sanitizer)

@@ -60,4 +60,18 @@ inline std::vector<Problem> video_sparse_problems() {
   return problems;
 }
 
+/// The kernels of its gradient, other than attention's: those that need most registers, and each type and head size.
+inline std::vector<Problem> video_sparse_gradient_problems() {
+  std::vector<Problem> problems;
+  for (const char* line :
+       {"dtype=bf16,head_dim=128,layout=raster,edges=clipped", "dtype=bf16,head_dim=128,layout=tiled,edges=sized",
+        "dtype=fp16,head_dim=64,layout=raster,edges=full", "dtype=bf16,head_dim=64,layout=tiled,edges=clipped",
+        "dtype=fp16,head_dim=128,layout=raster,edges=clipped,tile=4x8x8",
+        "dtype=bf16,head_dim=128,layout=raster,edges=clipped,blend=coarse"})
+    for (const Problem& step : backward_steps(parse_problem(std::string("video_sparse_attention:") + line)))
+      if (!is_backward(step.op) && std::find(problems.begin(), problems.end(), step) == problems.end())
+        problems.push_back(step);
+  return problems;
+}
+
 } // namespace tilewright::testing

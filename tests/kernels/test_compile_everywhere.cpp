@@ -93,6 +93,15 @@ TEST_CASE("video sparse attention's default kernels compile: sm_120") {
   compile_all("sm_120", Family::sm80, Types::bf16, testing::video_sparse_problems());
 }
 
+TEST_CASE("video sparse attention's gradient kernels compile: sm_80") {
+  for (const char* architecture : {"sm_80", "sm_86", "sm_87", "sm_88", "sm_89"})
+    compile_all(architecture, Family::sm80, Types::all, testing::video_sparse_gradient_problems());
+}
+TEST_CASE("video sparse attention's gradient kernels compile: sm_90") {
+  for (const char* architecture : {"sm_90", "sm_100", "sm_103", "sm_110", "sm_120", "sm_121"})
+    compile_all(architecture, Family::automatic, Types::all, testing::video_sparse_gradient_problems());
+}
+
 TEST_CASE("default backward kernels compile: sm_80") {
   compile_all("sm_80", Family::sm80, Types::bf16, backward_problems());
 }

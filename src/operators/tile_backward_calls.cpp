@@ -1,0 +1,142 @@
+#include "operators/tile_backward_calls.hpp"
+
+#include <cmath>
+#include <limits>
+
+#include <fmt/format.h>
+
+#include "kernels/tile_parameters.cuh"
+#include "operators/call_shape.hpp"
+#include "operators/launch.hpp"
+#include "operators/video_sparse.hpp"
+#include "schedule/feasibility.hpp"
+#include <tilewright/error.hpp>
+
+namespace tilewright::operators {
+namespace {
+
+constexpr std::uint32_t warp_size = 32;
+
+std::int64_t ceiling_divide(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+/// Kernels count in 32 bits.
+std::int32_t counted(std::int64_t number, const char* what) {
+  if (number > std::numeric_limits<std::int32_t>::max())
+    throw Error(ErrorCode::unsupported, fmt::format("the call has {} {}", number, what), "fewer than 2^31",
+                "split the batch or the heads");
+  return static_cast<std::int32_t>(number);
+}
+
+template <class Arguments>
+void launch(Executor& executor, const Prepared& prepared, std::int64_t blocks, const Arguments& arguments,
+            Stream stream) {
+  const Schedule& schedule = prepared.spec.schedule;
+  LaunchShape shape;
+  shape.grid.x = static_cast<std::uint32_t>(counted(blocks, "thread blocks"));
+  shape.block.x = schedule.warps * warp_size;
+  shape.shared_bytes = static_cast<std::uint32_t>(schedule::shared_memory_bytes(prepared.spec.problem, schedule));
+  executor.launch(*prepared.kernel, shape, &arguments, sizeof(arguments), stream);
+}
+
+float* floats(const TensorView& view) { return static_cast<float*>(view.data); }
+
+/// Tiles of all heads and batches: a mean each.
+std::int64_t means_of(const TensorView& means) { return means.extents[0] * means.extents[1] * means.extents[2]; }
+
+CoarseStatistics statistics_of(const VideoSparseBackwardWorkspace& workspace) {
+  return {floats(workspace.exponents), floats(workspace.deltas), counted(workspace.deltas.extents[2], "query tiles")};
+}
+
+} // namespace
+
+std::int64_t statistics_rows(std::int64_t query_tiles) {
+  return ceiling_divide(query_tiles, coarse_statistics_multiple) * coarse_statistics_multiple;
+}
+
+float blend_factor(const Tile& tile) {
+  const double exponent = std::round(std::log2(static_cast<double>(tile.volume())) / 2);
+  return static_cast<float>(std::exp2(-exponent));
+}
+
+void launch_blend_backward(Executor& executor, const Prepared& prepared, const VideoSparseAttentionBackward& call,
+                           const VideoSparseWorkspace& forward, const VideoSparseBackwardWorkspace& workspace,
+                           Stream stream) {
+  BlendBackwardArguments p{};
+  p.output_gradient = call.dout.data;
+  p.output_gradient_strides = strides_of(call.dout, call.forward.layout);
+  if (call.forward.gate) {
+    p.gate = call.forward.gate->data;
+    p.gate_strides = strides_of(*call.forward.gate, call.forward.layout);
+  }
+  if (call.dgate) {
+    p.gate_gradient = call.dgate->data;
+    p.gate_gradient_strides = strides_of(*call.dgate, call.forward.layout);
+  }
+  p.coarse_output = floats(forward.coarse_output);
+  p.log_sum_exp = floats(forward.coarse_lse);
+  p.coarse_gradient = workspace.coarse_gradient.data;
+  p.statistics = statistics_of(workspace);
+  p.grid = grid_of(call.forward.canvas, call.forward.tile);
+  p.sizes = size_data(call.forward.query_sizes);
+  p.size_batch_stride = size_stride(call.forward.query_sizes);
+  p.factor = blend_factor(call.forward.tile);
+  p.heads = static_cast<std::int32_t>(workspace.coarse_gradient.extents[1]);
+  p.rows = counted(means_of(workspace.coarse_gradient), "query tiles");
+  launch(executor, prepared, ceiling_divide(p.rows, prepared.spec.schedule.warps), p, stream);
+}
+
+void launch_coarse_backward(Executor& executor, const Prepared& prepared, const VideoSparseAttentionBackward& call,
+                            const VideoSparseWorkspace& forward, const VideoSparseBackwardWorkspace& workspace,
+                            Stream stream) {
+  const bool of_keys = prepared.spec.problem.op == Operator::coarse_backward_key;
+  const Schedule& schedule = prepared.spec.schedule;
+  const auto &q = forward.pooled_query.extents, &k = forward.pooled_key.extents;
+  CoarseBackwardArguments p{};
+  p.query_means = forward.pooled_query.data;
+  p.key_means = forward.pooled_key.data;
+  p.value_means = forward.pooled_value.data;
+  p.coarse_gradient = workspace.coarse_gradient.data;
+  p.statistics = statistics_of(workspace);
+  p.key_sizes = size_data(call.forward.key_sizes);
+  p.key_size_batch_stride = size_stride(call.forward.key_sizes);
+  p.query_gradient = floats(workspace.query_means);
+  p.key_gradient = floats(workspace.key_means);
+  p.value_gradient = floats(workspace.value_means);
+  p.heads = static_cast<std::int32_t>(q[1]);
+  p.heads_per_kv_head = static_cast<std::int32_t>(q[1] / k[1]);
+  p.query_tiles = counted(q[2], "query tiles");
+  p.key_tiles = counted(k[2], "key tiles");
+  p.blocks_per_head = static_cast<std::int32_t>(of_keys ? ceiling_divide(k[2], schedule.block_k)
+                                                        : ceiling_divide(q[2], schedule.block_q));
+  p.scale_log2 = scale_log2_of(call.forward.scale, q[3]);
+  const double scale = call.forward.scale ? double{*call.forward.scale} : 1 / std::sqrt(static_cast<double>(q[3]));
+  p.value_factor = 1 / blend_factor(call.forward.tile);
+  p.score_factor = static_cast<float>(scale * double{p.value_factor});
+  launch(executor, prepared, q[0] * (of_keys ? k[1] : q[1]) * p.blocks_per_head, p, stream);
+}
+
+void launch_pool_backward(Executor& executor, const Prepared& prepared, const VideoSparseAttentionBackward& call,
+                          const VideoSparseBackwardWorkspace& workspace, Stream stream) {
+  const VideoSparseAttention& forward = call.forward;
+  PoolBackwardArguments arguments{};
+  std::int64_t end = 0;
+  const auto describe = [&](MeanGradients& p, const TensorView& means, const TensorView& tokens, const Canvas& canvas,
+                            const std::optional<TensorView>& sizes) {
+    p.means = floats(means);
+    p.tokens = tokens.data;
+    p.strides = strides_of(tokens, forward.layout);
+    p.grid = grid_of(canvas, forward.tile);
+    p.sizes = size_data(sizes);
+    p.size_batch_stride = size_stride(sizes);
+    p.heads = static_cast<std::int32_t>(means.extents[1]);
+    end += means_of(means);
+    p.end = counted(end, "means");
+  };
+  describe(arguments.gradients[0], workspace.query_means, call.dq, forward.canvas, forward.query_sizes);
+  describe(arguments.gradients[1], workspace.key_means, call.dk, key_canvas_of(forward), forward.key_sizes);
+  describe(arguments.gradients[2], workspace.value_means, call.dv, key_canvas_of(forward), forward.key_sizes);
+  arguments.means = static_cast<std::int32_t>(end);
+  launch(executor, prepared, ceiling_divide(end, prepared.spec.schedule.warps), arguments, stream);
+}
+
+} // namespace tilewright::operators
