@@ -5,7 +5,7 @@
 >>> out = tilewright.attention(q, k, v, pattern)  # [batch, tokens, heads, head_dim], as the model has them
 """
 
-from .attention import attention, prepare, problem_of
+from .attention import attention, attention_backward, prepare, problem_of
 from .errors import Error, InvalidArgument, Unsupported
 from .patterns import BlockList, Dense, Pattern, SlidingTile
 from .runtime import CacheOptions, Runtime, configure
@@ -22,6 +22,7 @@ __all__ = [
     "SlidingTile",
     "Unsupported",
     "attention",
+    "attention_backward",
     "configure",
     "prepare",
     "problem_of",
