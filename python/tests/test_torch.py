@@ -61,7 +61,7 @@ def test_emulator_agrees_with_the_reference(head_dim, dtype):
 
 
 def operator_arguments(q, k, v):
-    return (q, k, v, "raster", None, "sliding_tile", CANVAS, TILE, [1, 1, 1], None)
+    return (q, k, v, "raster", None, "sliding_tile", [*CANVAS, *TILE, 1, 1, 1])
 
 
 def block_list_arguments():
@@ -69,24 +69,8 @@ def block_list_arguments():
     counts = torch.tensor([[[1, 2], [2, 0]]], dtype=torch.int32)
     indices = torch.tensor([[[[1, 0], [0, 1]], [[0, 1], [0, 0]]]], dtype=torch.int32)
     sizes = torch.tensor([64, 20], dtype=torch.int32)
-    return (
-        q,
-        k,
-        v,
-        "tiled",
-        None,
-        "block_list",
-        (1, 1, 128),
-        (1, 1, 64),
-        [],
-        None,
-        counts,
-        indices,
-        None,
-        None,
-        None,
-        sizes,
-    )
+    extents = [1, 1, 128, 1, 1, 64] * 2
+    return q, k, v, "tiled", None, "block_list", extents, counts, indices, None, sizes
 
 
 def test_opcheck():

@@ -236,7 +236,7 @@ def test_the_function_without_autograd():
 def test_opcheck():
     (tensors, pattern, _), _ = CASES["sliding"]
     inputs = leaves(*tensors)
-    rest = ("raster", None, "sliding_tile", CANVAS, TILE, list(WINDOW), TEXT)
+    rest = ("raster", None, "sliding_tile_text", [*CANVAS, *TILE, *WINDOW, TEXT])
     torch.library.opcheck(torch.ops.tilewright.attention_forward.default, (*inputs, *rest))
     out, lse = tw.attention(*tensors, pattern, return_lse=True)
     torch.library.opcheck(torch.ops.tilewright.attention_backward.default, (*tensors, out, lse, out, *rest))

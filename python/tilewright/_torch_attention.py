@@ -15,7 +15,17 @@ import torch
 from torch import Tensor
 
 from . import _execute, _native, _tensors
-from ._torch_modes import autocast, define, is_compiling, is_grad_enabled, readable, refuse_runtime, sees_operators
+from ._torch_modes import (
+    autocast,
+    below_autograd,
+    define,
+    define_gradient,
+    is_compiling,
+    is_grad_enabled,
+    readable,
+    refuse_runtime,
+    sees_operators,
+)
 from .patterns import BlockList, Dense, Pattern, SlidingTile, check_pattern, lists_of
 from .runtime import Runtime
 
@@ -113,59 +123,60 @@ def _heads_first(layout: str) -> bool:
     return layout in ("tiled", "raster_bhsd")
 
 
-# The registered operators. Written out: PyTorch 2.4 does not infer a schema from these annotations.
+# The registered operators. Few arguments: each costs a conversion there and one back, for every key of the dispatcher.
+#
+# pattern  "dense", "sliding_tile", "sliding_tile_text" or "block_list"
+# extents  sliding_tile: canvas, tile, windows, then the text's length where it has one;
+#          block_list: canvas, tile, key_canvas, key_tile
 _PATTERN = (
-    "str layout, float? scale, str pattern, SymInt[] canvas, SymInt[] tile, SymInt[] windows, SymInt? text_length, "
-    "Tensor? counts=None, Tensor? indices=None, SymInt[]? key_canvas=None, SymInt[]? key_tile=None, "
-    "Tensor? query_sizes=None, Tensor? key_sizes=None"
+    "str layout, float? scale, str pattern, SymInt[] extents, "
+    "Tensor? counts=None, Tensor? indices=None, Tensor? query_sizes=None, Tensor? key_sizes=None"
 )
 
 
-def _operands(pattern: Pattern) -> tuple[Any, ...]:
-    """A pattern as the operators take it."""
+def operands(pattern: Pattern) -> tuple[Any, ...]:
+    """A pattern as the operators take it: pattern, extents and what follows."""
     if isinstance(pattern, SlidingTile):
-        windows = [size for window in pattern.windows for size in window]
-        return "sliding_tile", pattern.canvas, pattern.tile, windows, pattern.text_length
+        extents = [*pattern.canvas, *pattern.tile]
+        for window in pattern.windows:
+            extents += window
+        if pattern.text_length is None:
+            return "sliding_tile", extents
+        return "sliding_tile_text", [*extents, pattern.text_length]
     if isinstance(pattern, BlockList):
-        return (
-            *("block_list", pattern.canvas, pattern.tile, [], None),
-            *(pattern.counts, pattern.indices, pattern.key_canvas, pattern.key_tile),
-            *(pattern.query_sizes, pattern.key_sizes),
-        )
-    return "dense", [], [], [], None
+        keys = pattern.key_canvas or pattern.canvas, pattern.key_tile or pattern.tile
+        extents = [*pattern.canvas, *pattern.tile, *keys[0], *keys[1]]
+        return "block_list", extents, pattern.counts, pattern.indices, pattern.query_sizes, pattern.key_sizes
+    return "dense", []
 
 
 @functools.lru_cache(maxsize=256)
-def _without_lists(
-    kind: str, canvas: tuple[int, ...], tile: tuple[int, ...], windows: tuple[int, ...], text_length: int | None
-) -> _native.Pattern:
+def _without_lists(kind: str, extents: tuple[int, ...]) -> _native.Pattern:
     if kind == "dense":
         return Dense()._native
-    each = [windows[i : i + 3] for i in range(0, len(windows), 3)]
-    return SlidingTile(canvas, each, tile, text_length)._native
+    end = len(extents) // 3 * 3
+    windows = [extents[i : i + 3] for i in range(6, end, 3)]
+    text_length = extents[end] if kind == "sliding_tile_text" else None
+    return SlidingTile(extents[:3], windows, extents[3:6], text_length)._native
 
 
 def _native_pattern(
     kind: str,
-    canvas: Any,
-    tile: Any,
-    windows: list[int],
-    text_length: int | None,
+    extents: list[int],
     counts: Tensor | None = None,
     indices: Tensor | None = None,
-    key_canvas: Any = None,
-    key_tile: Any = None,
     query_sizes: Tensor | None = None,
     key_sizes: Tensor | None = None,
 ) -> tuple[_native.Pattern, _execute.Lists]:
-    """The inverse of _operands, and the tensors by name."""
+    """The inverse of operands, and the tensors by name."""
     if counts is None:
-        return _without_lists(kind, tuple(canvas), tuple(tile), tuple(windows), text_length), {}
+        return _without_lists(kind, tuple(extents)), {}
+    canvas, tile, key_canvas, key_tile = (tuple(extents[i : i + 3]) for i in range(0, 12, 3))
     pattern: Any = BlockList(
         canvas=canvas,
-        tile=tile,
         counts=counts,
         indices=indices,
+        tile=tile,
         key_canvas=key_canvas,
         key_tile=key_tile,
         query_sizes=query_sizes,
@@ -174,12 +185,12 @@ def _native_pattern(
     return pattern._native, pattern.tensors()
 
 
-def _forward(q: Tensor, k: Tensor, v: Tensor, layout: str, scale: float | None, *operands: Any) -> Any:
-    pattern, lists = _native_pattern(*operands)
+def _forward(q: Tensor, k: Tensor, v: Tensor, layout: str, scale: float | None, *described: Any) -> Any:
+    pattern, lists = _native_pattern(*described)
     return _execute.forward(q, k, v, pattern, layout, scale, with_lse=True, lists=lists)
 
 
-def _forward_fake(q: Tensor, k: Tensor, v: Tensor, layout: str, *operands: Any) -> tuple[Tensor, Tensor]:
+def _forward_fake(q: Tensor, k: Tensor, v: Tensor, layout: str, *described: Any) -> tuple[Tensor, Tensor]:
     one, two = (1, 2) if _heads_first(layout) else (2, 1)
     return torch.empty_like(q), q.new_empty((q.shape[0], q.shape[one], q.shape[two]), dtype=torch.float32)
 
@@ -193,9 +204,9 @@ def _backward(
     dout: Tensor,
     layout: str,
     scale: float | None,
-    *operands: Any,
+    *described: Any,
 ) -> Any:
-    pattern, lists = _native_pattern(*operands)
+    pattern, lists = _native_pattern(*described)
     return _execute.backward(q, k, v, out, lse, readable(dout), pattern, layout, scale, lists=lists)
 
 
@@ -214,36 +225,36 @@ _backward_operator = define(
 )
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    tensors = {place: value for place, value in enumerate(inputs) if place > 2 and isinstance(value, Tensor)}
-    ctx.save_for_backward(*inputs[:3], *output, *tensors.values())
-    ctx.places = tuple(tensors)
-    ctx.rest = tuple(None if place in tensors else value for place, value in enumerate(inputs[3:], 3))
-    ctx.set_materialize_grads(False)
+class _OfOperator(torch.autograd.Function):  # type: ignore[misc]
+    @staticmethod
+    def forward(context: Any, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+        with below_autograd():
+            out, lse = _forward_operator(q, k, v, *rest)
+        lists = [value for value in rest if isinstance(value, Tensor)]
+        context.save_for_backward(q, k, v, out, lse, *lists)
+        context.rest = rest if not lists else tuple(_SAVED if isinstance(value, Tensor) else value for value in rest)
+        context.set_materialize_grads(False)
+        return out, lse
+
+    @staticmethod
+    def backward(context: Any, dout: Tensor | None, dlse: Tensor | None) -> tuple[Tensor | None, ...]:
+        saved = context.saved_tensors
+        lists = iter(saved[5:])
+        rest = [next(lists) if value is _SAVED else value for value in context.rest]
+
+        def run_forward(*qkv: Tensor) -> Any:
+            return _forward_operator(*qkv, *rest)
+
+        def run_backward(*tensors: Tensor) -> Any:
+            return _backward_operator(*tensors, *rest)
+
+        layout, scale = rest[:2]
+        gradients = _gradients(saved[:5], dout, dlse, _heads_first(layout), scale, run_forward, run_backward)
+        return *gradients, *(None for _ in rest)
 
 
-def _backward_of_operator(context: Any, dout: Tensor | None, dlse: Tensor | None) -> tuple[Tensor | None, ...]:
-    saved = context.saved_tensors
-    rest = list(context.rest)
-    for place, tensor in zip(context.places, saved[5:], strict=True):
-        rest[place - 3] = tensor
-
-    def run_forward(*qkv: Tensor) -> Any:
-        return _forward_operator(*qkv, *rest)
-
-    def run_backward(*tensors: Tensor) -> Any:
-        return _backward_operator(*tensors, *rest)
-
-    layout, scale = rest[:2]
-    gradients = _gradients(saved[:5], dout, dlse, _heads_first(layout), scale, run_forward, run_backward)
-    return *gradients, *(None for _ in rest)
-
-
-torch.library.register_autograd(
-    "tilewright::attention_forward",
-    _backward_of_operator,
-    setup_context=_setup_context,
-)
+_SAVED = object()
+define_gradient("attention_forward", _forward_operator, _OfOperator, inputs=3)
 
 
 def _registered(
@@ -262,5 +273,5 @@ def _registered(
     if runtime is not None:
         raise refuse_runtime()
     q, k, v = autocast(q, k, v)
-    result: tuple[Tensor, Tensor] = _forward_operator(q, k, v, layout, scale, *_operands(pattern))
+    result: tuple[Tensor, Tensor] = _forward_operator(q, k, v, layout, scale, *operands(pattern))
     return result

@@ -37,6 +37,26 @@ def define(name: str, schema: str, run: Callable[..., Any], fake: Callable[..., 
     return getattr(torch.ops.tilewright, name).default
 
 
+below_autograd = torch._C._AutoDispatchBelowAutograd
+
+
+def define_gradient(name: str, operator: Any, function: Any, *, inputs: int) -> None:
+    """Registers an operator's gradient: an autograd.Function that calls it below_autograd.
+
+    inputs: the first ones, that may have a gradient.
+
+    As torch.library.register_autograd, whose way through the schema's defaults costs more than all else of a call.
+    """
+
+    def run(*arguments: Any) -> Any:
+        if is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in arguments[:inputs]):
+            return function.apply(*arguments)
+        with below_autograd():
+            return operator(*arguments)
+
+    library.impl(name, run, "Autograd")
+
+
 def autocast(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """The tensors in autocast's type where autocast is on, as PyTorch's own attention has them."""
     kind = tensors[0].device.type

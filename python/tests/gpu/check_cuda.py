@@ -117,7 +117,7 @@ def st_attn_tiled():
 @check
 def opcheck():
     q, k, v = inputs(batch=1, heads=1)
-    arguments = (q, k, v, "raster", None, "sliding_tile", CANVAS, TILE, list(WINDOW), TEXT)
+    arguments = (q, k, v, "raster", None, "sliding_tile_text", [*CANVAS, *TILE, *WINDOW, TEXT])
     checks = ("test_schema", "test_faketensor", "test_aot_dispatch_static", "test_aot_dispatch_dynamic")
     torch.library.opcheck(torch.ops.tilewright.attention_forward.default, arguments, test_utils=checks)
 
@@ -234,7 +234,7 @@ def host_overhead():
     pattern = tw.SlidingTile((4, 4, 4), (1, 1, 1), (4, 4, 4))
     small = tw.attention(x, x, x, pattern)
     direct = microseconds(lambda: tw.attention(x, x, x, pattern))
-    arguments = (x, x, x, "raster", None, "sliding_tile", (4, 4, 4), (4, 4, 4), [1, 1, 1], None)
+    arguments = (x, x, x, "raster", None, "sliding_tile", [4, 4, 4, 4, 4, 4, 1, 1, 1])
     registered = microseconds(lambda: torch.ops.tilewright.attention_forward(*arguments))
     launch = microseconds(lambda: small.add_(1))
     # The native call alone: checks, look-up and the driver's launch, on views that are made once.
