@@ -26,7 +26,7 @@ from ._torch_modes import (
     refuse_runtime,
     sees_operators,
 )
-from .patterns import BlockList, Dense, Pattern, SlidingTile, check_pattern, lists_of
+from .patterns import BlockList, Dense, Pattern, SlidingTile, check_pattern, extent, lists_of
 from .runtime import Runtime
 
 
@@ -171,7 +171,7 @@ def _native_pattern(
     """The inverse of operands, and the tensors by name."""
     if counts is None:
         return _without_lists(kind, tuple(extents)), {}
-    canvas, tile, key_canvas, key_tile = (tuple(extents[i : i + 3]) for i in range(0, 12, 3))
+    canvas, tile, key_canvas, key_tile = (extent(extents[i : i + 3], "an extent") for i in range(0, 12, 3))
     pattern: Any = BlockList(
         canvas=canvas,
         counts=counts,
