@@ -87,19 +87,44 @@ VideoSparseAttention video_sparse_from(const VideoSparseAttention& pattern, nb::
   return call;
 }
 
-/// Returns the workspace's memory, for the backward pass; none where there is none.
-nb::object video_sparse_attention(Engine& engine, nb::handle q, nb::handle k, nb::handle v, nb::handle out,
-                                  nb::handle gate, nb::handle lse, nb::handle fine, const VideoSparseAttention& pattern,
-                                  int layout_code, nb::handle scale, std::uintptr_t stream, nb::handle allocate) {
+/// Returns how many bytes of the memory that was allocated the backward pass wants, at its beginning.
+std::size_t video_sparse_attention(Engine& engine, nb::handle q, nb::handle k, nb::handle v, nb::handle out,
+                                   nb::handle gate, nb::handle lse, nb::handle fine,
+                                   const VideoSparseAttention& pattern, int layout_code, nb::handle scale,
+                                   std::uintptr_t stream, nb::handle allocate) {
   VideoSparseAttention call = video_sparse_from(pattern, q, k, v, out, gate, lse, fine, layout_code, scale);
+  const Engine::WorkspaceBytes bytes = engine.workspace_bytes(call);
+  const Workspace workspace(allocate, bytes.whole);
+  call.workspace = workspace.data();
+  call.workspace_bytes = bytes.whole;
+  const nb::gil_scoped_release unlocked;
+  engine.video_sparse_attention(call, stream_from(stream));
+  return bytes.kept;
+}
+
+/// kept: (address, owner) of what the forward call allocated, or of a copy of the part that it said.
+void video_sparse_attention_backward(Engine& engine, nb::handle q, nb::handle k, nb::handle v, nb::handle gate,
+                                     nb::handle lse, nb::handle fine, nb::object kept, std::size_t kept_bytes,
+                                     nb::handle dout, nb::handle dq, nb::handle dk, nb::handle dv, nb::handle dgate,
+                                     const VideoSparseAttention& pattern, int layout_code, nb::handle scale,
+                                     std::uintptr_t stream, nb::handle allocate) {
+  const TensorLayout layout = layout_from(layout_code);
+  const Workspace of_forward(std::move(kept));
+  VideoSparseAttentionBackward call;
+  // The backward pass does not look at out, which is not kept: something of its type and extents stands there.
+  call.forward = video_sparse_from(pattern, q, k, v, fine, gate, lse, fine, layout_code, scale);
+  call.forward.workspace = of_forward.data();
+  call.forward.workspace_bytes = kept_bytes;
+  call.dout = attention_view(dout, layout);
+  call.dq = attention_view(dq, layout);
+  call.dk = attention_view(dk, layout);
+  call.dv = attention_view(dv, layout);
+  call.dgate = optional_attention_view(dgate, layout);
   call.workspace_bytes = engine.workspace_bytes(call);
   const Workspace workspace(allocate, call.workspace_bytes);
   call.workspace = workspace.data();
-  {
-    const nb::gil_scoped_release unlocked;
-    engine.video_sparse_attention(call, stream_from(stream));
-  }
-  return workspace.memory();
+  const nb::gil_scoped_release unlocked;
+  engine.video_sparse_attention_backward(call, stream_from(stream));
 }
 
 std::string video_sparse_problem_of(nb::handle q, nb::handle k, nb::handle v, nb::handle out, nb::handle gate,
@@ -159,6 +184,9 @@ void define_calls(nb::module_& module) {
   module.def("problem_of", &problem_of);
   module.def("video_sparse_attention", &video_sparse_attention, required, required, required, required, required,
              optional, optional, optional, required, required, optional, required, required);
+  module.def("video_sparse_attention_backward", &video_sparse_attention_backward, required, required, required,
+             required, optional, required, required, optional, required, required, required, required, required,
+             optional, required, required, optional, required, required);
   module.def("video_sparse_problem_of", &video_sparse_problem_of, required, required, required, required, optional,
              required, required);
   module.def("pool_tiles", &pool_tiles, required, required, required, required, required, optional, required, required);

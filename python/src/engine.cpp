@@ -26,8 +26,11 @@ void Engine::attention_backward(const AttentionBackward& call, const Pattern& pa
     reference::attention_backward_into(call, pattern);
 }
 
-std::size_t Engine::workspace_bytes(const VideoSparseAttention& call) const {
-  return runtime_ ? runtime_->workspace_of(call).bytes : 0;
+Engine::WorkspaceBytes Engine::workspace_bytes(const VideoSparseAttention& call) const {
+  if (!runtime_)
+    return {};
+  const VideoSparseWorkspace workspace = runtime_->workspace_of(call);
+  return {workspace.bytes, workspace.bytes - workspace.strip_bytes};
 }
 
 void Engine::video_sparse_attention(const VideoSparseAttention& call, Stream stream) {
@@ -36,6 +39,18 @@ void Engine::video_sparse_attention(const VideoSparseAttention& call, Stream str
   (void)Runtime::problem_of(call);
   if (kind_ == Kind::reference)
     reference::video_sparse_attention_into(call);
+}
+
+std::size_t Engine::workspace_bytes(const VideoSparseAttentionBackward& call) const {
+  return kind_ == Kind::reference ? 0 : Runtime::workspace_bytes(call);
+}
+
+void Engine::video_sparse_attention_backward(const VideoSparseAttentionBackward& call, Stream stream) {
+  if (kind_ == Kind::runtime)
+    return runtime_->video_sparse_attention_backward(call, stream);
+  (void)Runtime::problem_of(call);
+  if (kind_ == Kind::reference)
+    reference::video_sparse_attention_backward_into(call);
 }
 
 void Engine::pool_tiles(const PoolTiles& call, Stream stream) {

@@ -26,8 +26,14 @@ public:
   [[nodiscard]] std::size_t workspace_bytes(const AttentionBackward& call, const Pattern& pattern) const;
   void attention_backward(const AttentionBackward& call, const Pattern& pattern, Stream stream);
 
-  [[nodiscard]] std::size_t workspace_bytes(const VideoSparseAttention& call) const;
+  /// Of what an operator needs, and of what of it the backward pass wants: the first part.
+  struct WorkspaceBytes {
+    std::size_t whole = 0, kept = 0;
+  };
+  [[nodiscard]] WorkspaceBytes workspace_bytes(const VideoSparseAttention& call) const;
   void video_sparse_attention(const VideoSparseAttention& call, Stream stream);
+  [[nodiscard]] std::size_t workspace_bytes(const VideoSparseAttentionBackward& call) const;
+  void video_sparse_attention_backward(const VideoSparseAttentionBackward& call, Stream stream);
   void pool_tiles(const PoolTiles& call, Stream stream);
   [[nodiscard]] std::size_t workspace_bytes(const SelectTiles& call) const;
   void select_tiles(const SelectTiles& call, Stream stream);

@@ -39,7 +39,6 @@ public:
   explicit Workspace(nanobind::object memory);
 
   [[nodiscard]] void* data() const noexcept { return data_; } // aligned as every operator wants it
-  [[nodiscard]] const nanobind::object& memory() const noexcept { return memory_; }
 
 private:
   nanobind::object memory_;

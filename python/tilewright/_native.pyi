@@ -100,7 +100,29 @@ def video_sparse_attention(
     stream: int,
     allocate: Allocate,
     /,
-) -> tuple[int, Any] | None: ...
+) -> int: ...
+def video_sparse_attention_backward(
+    engine: Engine,
+    q: Operand,
+    k: Operand,
+    v: Operand,
+    gate: Operand | None,
+    lse: Operand,
+    fine: Operand,
+    kept: tuple[int, Any] | None,
+    kept_bytes: int,
+    dout: Operand,
+    dq: Operand,
+    dk: Operand,
+    dv: Operand,
+    dgate: Operand | None,
+    pattern: VideoSparse,
+    layout: int,
+    scale: float | None,
+    stream: int,
+    allocate: Allocate,
+    /,
+) -> None: ...
 def video_sparse_problem_of(
     q: Operand, k: Operand, v: Operand, out: Operand, gate: Operand | None, pattern: VideoSparse, layout: int, /
 ) -> str: ...

@@ -95,6 +95,18 @@ def empty(shape: tuple[int, ...], dtype: str, like: Tensor) -> Tensor:
     return numpy.empty(shape, dtype=dtype)
 
 
+def empty_of_type(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """Uninitialised and contiguous, of the given tensor's type and on its device."""
+    return like.new_empty(shape) if is_torch(like) else numpy.empty(shape, dtype=like.dtype)
+
+
+def zeros(shape: tuple[int, ...], dtype: str, like: Tensor) -> Tensor:
+    """As empty, filled with zeros."""
+    filled = empty(shape, dtype, like)
+    filled[...] = 0
+    return filled
+
+
 class Allocate:
     """Memory on a tensor's device, as the native module asks for it; keeps the last tensor of bytes."""
 
