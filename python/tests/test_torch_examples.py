@@ -17,6 +17,10 @@ def test_quick_start():
     assert "torch.Size([1, 272, 2, 64])" in run(str(EXAMPLES / "quick_start.py"))
 
 
+def test_train_step():
+    assert "gradient of the projection" in run(str(EXAMPLES / "train_step.py"))
+
+
 def test_ulysses_on_two_processes():
     said = run("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(EXAMPLES / "ulysses.py"))
-    assert said.count("the same bits as a single process") == 2
+    assert said.count("the same bits as a single process, forward and backward") == 2
