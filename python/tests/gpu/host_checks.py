@@ -11,7 +11,7 @@ from checks import check, random
 from tilewright import _native, runtime
 
 
-def microseconds(function, calls=300, rounds=9):
+def microseconds(function, calls=200, rounds=9):
     """Median host time of a call; each round is short enough that the launch queue does not fill."""
     function()
     times = []
@@ -23,6 +23,33 @@ def microseconds(function, calls=300, rounds=9):
         times.append((time.perf_counter() - start) / calls * 1e6)
         torch.cuda.synchronize()
     return statistics.median(times)
+
+
+class Nothing(torch.autograd.Function):
+    """What PyTorch itself takes for a gradient that Python computes."""
+
+    @staticmethod
+    def forward(context, x):
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(context, gradient):
+        return gradient
+
+
+def backward_parts(x, dout, pattern):
+    """What of a backward pass is ours: the kernels' calls alone, and PyTorch's own attention for comparison."""
+    grad = x.clone().requires_grad_()
+    out, lse = tw.attention(x, x, x, pattern, return_lse=True)
+    heads_first = grad.transpose(1, 2)
+    attend = torch.nn.functional.scaled_dot_product_attention
+    return {
+        "attention_backward()": lambda: tw.attention_backward(x, x, x, out, lse, dout, pattern),
+        "an empty function, forward and backward": lambda: torch.autograd.grad(Nothing.apply(grad), grad, dout),
+        "PyTorch's attention, forward and backward": lambda: torch.autograd.grad(
+            attend(heads_first, heads_first, heads_first), heads_first, dout.transpose(1, 2)
+        ),
+    }
 
 
 @check
@@ -51,6 +78,7 @@ def host_overhead():
         "a launch (torch.cuda._sleep)": lambda: torch.cuda._sleep(1),
         "add_": lambda: out.add_(1),
     }
+    measured |= backward_parts(x, dout, pattern)
     times = {name: microseconds(function) for name, function in measured.items()}
     return "host microseconds a call: " + ", ".join(f"{name} {time:.1f}" for name, time in times.items())
 
