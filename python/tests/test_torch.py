@@ -163,3 +163,51 @@ def test_vsa_metadata():
     assert metadata["non_pad_index"].tolist()[64:96] == list(range(64, 96))
     with pytest.raises(tw.InvalidArgument, match="tile_size"):
         vsa.build_vsa_metadata((4, 4, 4), (3, 3, 3), "cpu")
+
+
+def test_flex_attentions_block_masks_are_block_lists():
+    """docs/python.md, "Coming from other packages"."""
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    q, k, v = (random(seed, 1, 2, 512, 64) for seed in range(3))
+    block_mask = create_block_mask(
+        lambda b, h, query, key: (query // 128 >= key // 128) | (h == 1), None, 2, 512, 512, device="cpu"
+    )
+    counts, indices = block_mask.full_kv_num_blocks, block_mask.full_kv_indices
+    assert block_mask.kv_num_blocks.sum() == 0
+    pattern = tw.BlockList((1, 1, 512), counts, indices, tile=(1, 1, 128))
+    out = tw.attention(q, k, v, pattern, layout="tiled")
+    tokens = torch.arange(512)
+    mask = torch.stack([tokens[:, None] // 128 >= tokens // 128, torch.ones(512, 512, dtype=torch.bool)])
+    expected, _ = attend(*(numpy64(x[0]) for x in (q, k, v)), mask.numpy(), 64**-0.5)
+    torch.testing.assert_close(out[0].double(), torch.from_numpy(expected), atol=TOLERANCE, rtol=0)
+
+
+def test_function_modes_and_transforms_see_the_operator():
+    from torch.utils.flop_counter import FlopCounterMode
+
+    q, k, v = (random(seed, 1, TOKENS, 2, 64) for seed in range(3))
+    seen = []
+
+    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, arguments=(), named=None):
+            seen.append(str(function))
+            return function(*arguments, **(named or {}))
+
+    with Watch():
+        tw.attention(q, k, v, PATTERN)
+        tw.video_sparse_attention(q, k, v, tw.VideoSparse(CANVAS, 1, TILE))
+    assert "tilewright.attention_forward.default" in seen
+    assert "tilewright.video_sparse_attention.default" in seen
+    with FlopCounterMode(display=False), pytest.raises(tw.Unsupported, match="a runtime is given"):
+        tw.attention(q, k, v, PATTERN, runtime=tw.Runtime("reference"))
+
+
+def test_export_of_a_model_step():
+    class Layer(torch.nn.Module):
+        def forward(self, q, k, v):
+            return tw.attention(q * 2, k, v, PATTERN)
+
+    q, k, v = (random(seed, 1, TOKENS, 2, 64) for seed in range(3))
+    exported = torch.export.export(Layer(), (q, k, v))
+    assert torch.equal(exported.module()(q, k, v), Layer()(q, k, v))
