@@ -210,11 +210,17 @@ def test_what_is_changed_before_the_backward_pass_is_an_error():
         out.sum().backward()
 
 
-def test_second_derivatives_are_an_error():
+@pytest.mark.parametrize("registered", [False, True])
+def test_second_derivatives_are_an_error(registered):
     (tensors, pattern, _), layout = CASES["sliding"]
     q, k, v = leaves(*tensors)
-    (gradient,) = torch.autograd.grad(tw.attention(q, k, v, pattern, layout=layout).sum(), q, create_graph=True)
-    with pytest.raises(RuntimeError):
+    if registered:
+        described = "sliding_tile_text", [*CANVAS, *TILE, *WINDOW, TEXT]
+        out, _ = torch.ops.tilewright.attention_forward(q, k, v, layout, None, *described)
+    else:
+        out = tw.attention(q, k, v, pattern, layout=layout)
+    (gradient,) = torch.autograd.grad(out.sum(), q, create_graph=True)
+    with pytest.raises(tw.Unsupported, match="a gradient of attention_backward"):
         gradient.sum().backward()
 
 

@@ -20,11 +20,13 @@ from ._torch_modes import (
     below_autograd,
     define,
     define_gradient,
+    define_no_gradient,
     is_compiling,
     is_grad_enabled,
     readable,
     refuse_runtime,
     sees_operators,
+    without_gradient,
 )
 from .patterns import BlockList, Dense, Pattern, SlidingTile, check_pattern, extent, lists_of
 from .runtime import Runtime
@@ -98,7 +100,6 @@ class _Attention(torch.autograd.Function):  # type: ignore[misc]
         return out, lse
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
     def backward(context: Any, dout: Tensor | None, dlse: Tensor | None) -> tuple[Tensor | None, ...]:
         pattern, layout, scale, runtime = context.call
         saved = context.saved_tensors
@@ -115,7 +116,8 @@ class _Attention(torch.autograd.Function):  # type: ignore[misc]
             dout = readable(gradient)
             return _execute.backward(q, k, v, out, lse, dout, native, layout, scale, runtime=runtime, lists=lists)
 
-        gradients = _gradients(saved[:5], dout, dlse, _heads_first(layout), scale, run_forward, run_backward)
+        once = without_gradient("attention_backward", run_backward, inputs=6)
+        gradients = _gradients(saved[:5], dout, dlse, _heads_first(layout), scale, run_forward, once)
         return *gradients, None, None, None, None
 
 
@@ -255,6 +257,7 @@ class _OfOperator(torch.autograd.Function):  # type: ignore[misc]
 
 _SAVED = object()
 define_gradient("attention_forward", _forward_operator, _OfOperator, inputs=3)
+define_no_gradient("attention_backward", _backward_operator, inputs=6)
 
 
 def _registered(

@@ -57,6 +57,43 @@ def define_gradient(name: str, operator: Any, function: Any, *, inputs: int) -> 
     library.impl(name, run, "Autograd")
 
 
+class _Undifferentiable(torch.autograd.Function):  # type: ignore[misc]
+    @staticmethod
+    def forward(context: Any, name: str, run: Callable[..., Any], *arguments: Any) -> Any:
+        context.name = name
+        with below_autograd():
+            return run(*arguments)
+
+    @staticmethod
+    def backward(context: Any, *gradients: Any) -> Any:
+        raise Unsupported(
+            "unsupported",
+            f"a gradient of {context.name} is asked for",
+            "first derivatives of attention and video_sparse_attention",
+            "do without create_graph, or call it under torch.no_grad()",
+        )
+
+
+def without_gradient(name: str, run: Callable[..., Any], *, inputs: int) -> Callable[..., Any]:
+    """The function, with a gradient that raises Unsupported: PyTorch would detach the result, or only warn.
+
+    inputs: the first ones, that may have a gradient.
+    """
+
+    def call(*arguments: Any) -> Any:
+        if is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in arguments[:inputs]):
+            return _Undifferentiable.apply(name, run, *arguments)
+        with below_autograd():
+            return run(*arguments)
+
+    return call
+
+
+def define_no_gradient(name: str, operator: Any, *, inputs: int) -> None:
+    """Registers that an operator has none."""
+    library.impl(name, without_gradient(name, operator, inputs=inputs), "Autograd")
+
+
 def autocast(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """The tensors in autocast's type where autocast is on, as PyTorch's own attention has them."""
     kind = tensors[0].device.type

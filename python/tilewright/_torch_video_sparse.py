@@ -15,11 +15,13 @@ from ._torch_modes import (
     below_autograd,
     define,
     define_gradient,
+    define_no_gradient,
     is_compiling,
     is_grad_enabled,
     readable,
     refuse_runtime,
     sees_operators,
+    without_gradient,
 )
 from .errors import Unsupported
 from .patterns import VideoSparse, extent
@@ -85,13 +87,17 @@ class _VideoSparse(torch.autograd.Function):  # type: ignore[misc]
         return result.out, result.lse
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
     def backward(context: Any, dout: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         pattern, layout, scale, runtime = context.call
         *saved, query_sizes, key_sizes = context.saved_tensors
         pattern = dataclasses.replace(pattern, query_sizes=query_sizes, key_sizes=key_sizes)
-        run: Any = _execute.video_sparse_backward  # mypy counts no starred arguments
-        gradients = run(*saved, readable(dout), pattern, layout, scale, runtime=runtime)
+
+        def run(*tensors: Any) -> Any:
+            *others, gradient = tensors
+            execute: Any = _execute.video_sparse_backward  # mypy counts no starred arguments
+            return execute(*others, readable(gradient), pattern, layout, scale, runtime=runtime)
+
+        gradients = without_gradient("video_sparse_attention_backward", run, inputs=8)(*saved, dout)
         return *gradients, None, None, None, None
 
 
@@ -223,6 +229,7 @@ class _OfOperator(torch.autograd.Function):  # type: ignore[misc]
 
 
 define_gradient("video_sparse_attention", _forward_operator, _OfOperator, inputs=4)
+define_no_gradient("video_sparse_attention_backward", _backward_operator, inputs=8)
 
 
 # The parts. They have no gradient; the whole operator has.
@@ -287,6 +294,8 @@ _select_operator = define(
     _select_fake,
 )
 list_mask = define("list_mask", "(Tensor mask) -> (Tensor, Tensor)", _list_mask, _list_mask_fake)
+define_no_gradient("pool_tiles", _pool_operator, inputs=1)
+define_no_gradient("select_tiles", _select_operator, inputs=3)
 
 
 def pool_tiles(tokens: Tensor, canvas: Any, tile: Any, layout: str, sizes: Tensor | None) -> Tensor:
