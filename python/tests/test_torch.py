@@ -111,6 +111,10 @@ def test_tensors_of_other_devices_are_errors():
     q = random(1, 1, TOKENS, 2, 64)
     with pytest.raises(tw.InvalidArgument, match="meta"):
         tw.attention(q, q.to("meta"), q, PATTERN)
+    with pytest.raises(tw.InvalidArgument, match="k is a ndarray"):
+        tw.attention(q, q.half().numpy(), q, PATTERN)
+    with pytest.raises(tw.InvalidArgument, match="v is a list"):
+        tw.attention(q, q, [q], PATTERN)
 
 
 @pytest.mark.parametrize("has_text", [True, False])

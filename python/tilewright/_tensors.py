@@ -47,6 +47,15 @@ def require_tensors(**tensors: Tensor) -> None:
             )
 
 
+def require_torch(**tensors: Tensor) -> None:
+    """Raises InvalidArgument unless the arguments are PyTorch's tensors, as q is."""
+    for name, tensor in tensors.items():
+        if not is_torch(tensor):
+            raise invalid(
+                f"{name} is a {type(tensor).__name__}", "torch.Tensors, or numpy.ndarrays alone", "convert it"
+            )
+
+
 def operand(tensor: Tensor) -> _native.Operand:
     """The tensor as the native module takes it. Copies nothing."""
     if is_numpy(tensor):

@@ -146,8 +146,10 @@ def operands(pattern: Pattern) -> tuple[Any, ...]:
             return "sliding_tile", extents
         return "sliding_tile_text", [*extents, pattern.text_length]
     if isinstance(pattern, BlockList):
-        keys = pattern.key_canvas or pattern.canvas, pattern.key_tile or pattern.tile
-        extents = [*pattern.canvas, *pattern.tile, *keys[0], *keys[1]]
+        canvas, tile = extent(pattern.canvas, "canvas"), extent(pattern.tile, "tile")
+        key_canvas = canvas if pattern.key_canvas is None else extent(pattern.key_canvas, "key_canvas")
+        key_tile = tile if pattern.key_tile is None else extent(pattern.key_tile, "key_tile")
+        extents = [*canvas, *tile, *key_canvas, *key_tile]
         return "block_list", extents, pattern.counts, pattern.indices, pattern.query_sizes, pattern.key_sizes
     return "dense", []
 
@@ -272,7 +274,7 @@ def _registered(
     """The registered operator with this pattern."""
     check_pattern(pattern)
     if not is_compiling():
-        _tensors.require_tensors(q=q, k=k, v=v)
+        _tensors.require_torch(q=q, k=k, v=v)
     if runtime is not None:
         raise refuse_runtime()
     q, k, v = autocast(q, k, v)

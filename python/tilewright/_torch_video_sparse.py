@@ -47,7 +47,7 @@ def attention(
     if not isinstance(pattern, VideoSparse):
         _public().check_pattern(pattern)
     if not is_compiling():
-        _tensors.require_tensors(q=q, k=k, v=v)
+        _tensors.require_torch(q=q, k=k, v=v)
     tensors = autocast(q, k, v) if gate is None else autocast(q, k, v, gate)
     q, k, v = tensors[:3]
     gate = None if gate is None else tensors[3]
