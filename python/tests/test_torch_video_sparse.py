@@ -242,3 +242,15 @@ def test_block_sparse_attn_has_gradients():
     (weights @ references[2]).backward(dout.double())
     for found, reference in zip(inputs, references, strict=True):
         torch.testing.assert_close(found.grad.double(), reference.grad, **BACKWARD)
+
+
+def test_drop_ins_compile_whole():
+    q, k, v = (random(seed, 1, 2, 256, 64) for seed in range(3))
+    sizes = torch.tensor([64, 64, 64, 30])
+    block_map = torch.ones(1, 2, 4, 4, dtype=torch.bool).tril()
+
+    def both(q, k, v):
+        one, _ = vsa.block_sparse_attn(q, k, v, block_map, sizes)
+        return one + vsa.video_sparse_attn(q, k, v, sizes, sizes, 2)
+
+    assert torch.equal(torch.compile(both, fullgraph=True, backend="aot_eager")(q, k, v), both(q, k, v))
