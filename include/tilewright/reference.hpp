@@ -95,4 +95,16 @@ double valid_pairs(const AttentionForward& call, const Pattern& pattern);
 /// 4 * head_dim * valid_pairs: the FLOPs of a forward pass, as benchmarks count them.
 double forward_flops(const AttentionForward& call, const Pattern& pattern);
 
+/// The results above, rounded to the types of the call's results and written there: dq, dk, dv and dgate; means;
+/// counts, indices, coarse_output and coarse_lse; out, fine and lse. Calls are not checked (Runtime::problem_of does);
+/// workspaces are not looked at.
+void attention_backward_into(const AttentionBackward& call, const Pattern& pattern, int threads = 0);
+void pool_tiles_into(const PoolTiles& call);
+void select_tiles_into(const SelectTiles& call, int threads = 0);
+void video_sparse_attention_into(const VideoSparseAttention& call, int threads = 0);
+void video_sparse_attention_backward_into(const VideoSparseAttentionBackward& call, int threads = 0);
+
+/// Writes counts and indices of the call. Entries of a list behind its count are left as they are.
+void list_mask(const ListMask& call);
+
 } // namespace tilewright::reference

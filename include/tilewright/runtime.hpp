@@ -119,6 +119,9 @@ public:
   /// The problem of a call, with nothing open. What `attention_forward` looks its kernel up by.
   [[nodiscard]] static Problem problem_of(const AttentionForward& call, const Pattern& pattern);
   [[nodiscard]] static Problem problem_of(const VideoSparseAttention& call);
+  [[nodiscard]] static Problem problem_of(const PoolTiles& call);
+  [[nodiscard]] static Problem problem_of(const SelectTiles& call);
+  [[nodiscard]] static Problem problem_of(const ListMask& call);
   /// The forward problem that the call is the gradient of.
   [[nodiscard]] static Problem problem_of(const AttentionBackward& call, const Pattern& pattern);
   [[nodiscard]] static Problem problem_of(const VideoSparseAttentionBackward& call);

@@ -3,10 +3,14 @@
     torchrun --nproc-per-node 2 python/examples/ulysses.py       # gloo on the CPU; nccl where there are GPUs
 
 Each process holds its share of the video's tokens for all heads. One all-to-all gives it all tokens for its share of
-the heads, in raster order, which is all that our operator needs; a second one takes the result back.
+the heads, in raster order, which is all that our operator needs; a second one takes the result back. Gradients go the
+same way in reverse.
 """
 
+from __future__ import annotations
+
 import os
+from typing import Any
 
 import tilewright
 import torch
@@ -34,11 +38,24 @@ def exchange(x: torch.Tensor, gather_tokens: bool) -> torch.Tensor:
     return torch.cat(received, dim=join)
 
 
+class Exchange(torch.autograd.Function):
+    """exchange, whose gradient is the exchange the other way."""
+
+    @staticmethod
+    def forward(context: Any, x: torch.Tensor, gather_tokens: bool) -> torch.Tensor:
+        context.gather_tokens = gather_tokens
+        return exchange(x, gather_tokens)
+
+    @staticmethod
+    def backward(context: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return exchange(gradient, not context.gather_tokens), None
+
+
 def ulysses_attention(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, pattern: tilewright.SlidingTile
 ) -> torch.Tensor:
-    q, k, v = (exchange(x, gather_tokens=True) for x in (q, k, v))
-    return exchange(tilewright.attention(q, k, v, pattern), gather_tokens=False)
+    q, k, v = (Exchange.apply(x, True) for x in (q, k, v))
+    return Exchange.apply(tilewright.attention(q, k, v, pattern), False)
 
 
 def main() -> None:
@@ -50,13 +67,23 @@ def main() -> None:
         torch.cuda.set_device(device)
     canvas, heads = (4, 8, 8), 2 * world
     pattern = tilewright.SlidingTile(canvas, windows=(1, 1, 1), tile=(4, 4, 4))
-    whole = [torch.randn(1, 4 * 8 * 8, heads, 64, generator=torch.Generator().manual_seed(i)) for i in range(3)]
-    q, k, v = (x.to(device, torch.bfloat16) for x in whole)
-    out = ulysses_attention(*(x.chunk(world, dim=1)[rank] for x in (q, k, v)), pattern)
-    alone = tilewright.attention(q, k, v, pattern).chunk(world, dim=1)[rank]
-    if not torch.equal(out, alone):
+    # Every process makes all of the tensors, so that it can compare; a model would have its share of them only.
+    whole = [torch.randn(1, 4 * 8 * 8, heads, 64, generator=torch.Generator().manual_seed(i)) for i in range(4)]
+    *qkv, dout = (x.to(device, torch.bfloat16) for x in whole)
+
+    def share(x: torch.Tensor) -> torch.Tensor:
+        return x.chunk(world, dim=1)[rank]
+
+    mine = [share(x).detach().requires_grad_() for x in qkv]
+    out = ulysses_attention(*mine, pattern)
+    out.backward(share(dout))
+    alone = [x.requires_grad_() for x in qkv]
+    expected = tilewright.attention(*alone, pattern)
+    expected.backward(dout)
+    pairs = [(out, share(expected)), *((x.grad, share(y.grad)) for x, y in zip(mine, alone, strict=True))]
+    if not all(torch.equal(*pair) for pair in pairs):
         raise SystemExit(f"rank {rank}: the parallel result differs from the one of a single process")
-    print(f"rank {rank} of {world}: the same bits as a single process")
+    print(f"rank {rank} of {world}: the same bits as a single process, forward and backward")
     distributed.destroy_process_group()
 
 

@@ -1,4 +1,4 @@
-// tilewright._native: patterns, runtimes and the forward operator for python/tilewright. Its signatures are in
+// tilewright._native: patterns and engines for python/tilewright; the operators are in calls.cpp. Signatures:
 // _native.pyi.
 #include <memory>
 #include <string>
@@ -8,43 +8,17 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/unique_ptr.h>
 
+#include "calls.hpp"
+#include "engine.hpp"
 #include "views.hpp"
 #include <tilewright/emulator.hpp>
 #include <tilewright/error.hpp>
-#include <tilewright/reference.hpp>
 #include <tilewright/runtime.hpp>
 
 namespace nb = nanobind;
 
 namespace tilewright::python {
 namespace {
-
-/// A runtime of the library, or the reference, which is a function only.
-class Engine {
-public:
-  explicit Engine(std::unique_ptr<Runtime> runtime) : runtime_(std::move(runtime)) {}
-
-  void attention_forward(const AttentionForward& call, const Pattern& pattern, Stream stream) {
-    if (runtime_) {
-      runtime_->attention_forward(call, pattern, stream);
-    } else {
-      (void)Runtime::problem_of(call,
-                                pattern); // the reference takes more than kernels do; a laptop shall see their errors
-      reference::attention_forward_into(call, pattern);
-    }
-  }
-
-  void prepare(const std::string& problem) {
-    const Problem parsed = parse_problem(problem);
-    if (runtime_)
-      runtime_->prepare(parsed);
-    else
-      validate(parsed);
-  }
-
-private:
-  std::unique_ptr<Runtime> runtime_; // none: the reference
-};
 
 Jit jit_from(const std::string& name) {
   if (name == "allow")
@@ -75,7 +49,8 @@ std::function<void(std::string_view)> message_callback(nb::handle callback) {
   };
 }
 
-/// kind: cuda, emulator or reference; ordinal: of the CUDA device, -1 for the current one.
+/// kind: cuda, emulator, reference, or idle, which is for measuring; ordinal: of the CUDA device, -1 for the current
+/// one.
 std::unique_ptr<Engine> make_engine(const std::string& kind, int ordinal, const std::string& architecture,
                                     const std::string& folder, const std::string& read_only_folder,
                                     const std::string& jit, std::uint64_t maximum_bytes, std::uint64_t maximum_entries,
@@ -98,7 +73,9 @@ std::unique_ptr<Engine> make_engine(const std::string& kind, int ordinal, const 
     return std::make_unique<Engine>(std::make_unique<Runtime>(make_emulator(emulator), std::move(options)));
   }
   if (kind == "reference")
-    return std::make_unique<Engine>(nullptr);
+    return std::make_unique<Engine>(Engine::Kind::reference);
+  if (kind == "idle")
+    return std::make_unique<Engine>(Engine::Kind::idle);
   throw Error(ErrorCode::invalid_argument, "device is " + kind, "cuda, cuda:N, emulator or reference",
               "choose one of them");
 }
@@ -117,35 +94,25 @@ Pattern block_list(nb::handle canvas, nb::handle tile, nb::handle counts, nb::ha
   BlockList pattern{.canvas = extent_from(canvas), .tile = extent_from(tile)};
   pattern.counts = view_from(counts);
   pattern.indices = view_from(indices);
-  if (!key_canvas.is_none())
-    pattern.key_canvas = extent_from(key_canvas);
-  if (!key_tile.is_none())
-    pattern.key_tile = extent_from(key_tile);
+  pattern.key_canvas = optional_extent_from(key_canvas);
+  pattern.key_tile = optional_extent_from(key_tile);
   pattern.query_sizes = optional_view_from(query_sizes);
   pattern.key_sizes = optional_view_from(key_sizes);
   pattern.validate_lists = validate_lists;
   return pattern;
 }
 
-AttentionForward call_from(nb::handle q, nb::handle k, nb::handle v, nb::handle out, nb::handle lse, bool tiled,
-                           nb::handle scale) {
-  AttentionForward call{.q = view_from(q), .k = view_from(k), .v = view_from(v), .out = view_from(out)};
-  call.lse = optional_view_from(lse);
-  call.layout = tiled ? Layout::tiled : Layout::raster;
-  if (!scale.is_none())
-    call.scale = nb::cast<float>(scale);
+/// A call without its tensors.
+VideoSparseAttention video_sparse(nb::handle canvas, nb::handle tile, nb::handle key_canvas, std::int64_t topk,
+                                  nb::handle query_sizes, nb::handle key_sizes) {
+  VideoSparseAttention call{};
+  call.canvas = extent_from(canvas);
+  call.tile = extent_from(tile);
+  call.key_canvas = optional_extent_from(key_canvas);
+  call.topk = topk;
+  call.query_sizes = optional_view_from(query_sizes);
+  call.key_sizes = optional_view_from(key_sizes);
   return call;
-}
-
-void attention_forward(Engine& engine, nb::handle q, nb::handle k, nb::handle v, nb::handle out, nb::handle lse,
-                       const Pattern& pattern, bool tiled, nb::handle scale, std::uintptr_t stream) {
-  const AttentionForward call = call_from(q, k, v, out, lse, tiled, scale);
-  const nb::gil_scoped_release unlocked; // the reference and a first compile take long
-  engine.attention_forward(call, pattern, reinterpret_cast<Stream>(stream));
-}
-
-std::string problem_of(nb::handle q, nb::handle k, nb::handle v, nb::handle out, const Pattern& pattern, bool tiled) {
-  return to_string(Runtime::problem_of(call_from(q, k, v, out, nb::none(), tiled, nb::none()), pattern));
 }
 
 } // namespace
@@ -173,11 +140,14 @@ NB_MODULE(_native, module) {
   module.def("sliding_tile", &sliding_tile, nb::arg(), nb::arg(), nb::arg(), nb::arg().none());
   module.def("block_list", &block_list, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg().none(),
              nb::arg().none(), nb::arg().none(), nb::arg());
+  nb::class_<VideoSparseAttention>(module, "VideoSparse");
+  module.def("video_sparse", &video_sparse, nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg().none(),
+             nb::arg().none());
+  module.def("topk_of_tiles", &topk_of_tiles);
+  module.def("topk_of_tokens", &topk_of_tokens);
 
   nb::class_<Engine>(module, "Engine").def("prepare", &Engine::prepare, nb::call_guard<nb::gil_scoped_release>());
   module.def("make_engine", &make_engine, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
              nb::arg(), nb::arg(), nb::arg().none());
-  module.def("attention_forward", &attention_forward, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
-             nb::arg().none(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg());
-  module.def("problem_of", &problem_of);
+  define_calls(module);
 }

@@ -157,3 +157,51 @@ def test_a_gpu_that_is_not_there_is_an_error():
     with pytest.raises(tw.Error) as caught:
         tw.Runtime("cuda:63")
     assert caught.value.code in ("no_device", "invalid_argument")
+
+
+@pytest.mark.parametrize("runtime", ["reference", "emulator"])
+def test_backward_with_numpy_alone(runtime):
+    """Along a direction, the gradient is the loss's slope: in float64, where steps of 1/64 are small."""
+    rng = np.random.default_rng(7)
+    canvas, tile, window = (4, 4, 8), (4, 4, 4), (1, 1, 1)
+    q, k, v, dout = (random(rng, 1, 128, 1, 64) for _ in range(4))
+    pattern = tw.SlidingTile(canvas, window, tile)
+    where = tw.Runtime(runtime)
+    out, lse = tw.attention(q, k, v, pattern, return_lse=True, runtime=where)
+    gradients = tw.attention_backward(q, k, v, out, lse, dout, pattern, runtime=where)
+    mask = sliding_tile_mask(canvas, tile, window)[None]
+
+    def loss(*tensors):
+        return (attend(*tensors, mask, 64**-0.5)[0] * by_head(dout[0])).sum()
+
+    exact = [by_head(x[0]) for x in (q, k, v)]
+    for i, gradient in enumerate(gradients):
+        direction = rng.standard_normal(exact[i].shape)
+        step = 1 / 64
+        moved = [[x + sign * step * direction if j == i else x for j, x in enumerate(exact)] for sign in (1, -1)]
+        slope = (loss(*moved[0]) - loss(*moved[1])) / (2 * step)
+        # fp16 keeps 2^-11 of each gradient; 8192 roundings of random sign add up to about their norm.
+        allowed = 4e-3 * np.linalg.norm(gradient.astype(np.float64)) * np.linalg.norm(direction) / 8
+        assert abs((by_head(gradient[0]) * direction).sum() - slope) < allowed
+
+
+def test_video_sparse_with_numpy_alone():
+    rng = np.random.default_rng(8)
+    canvas = (4, 8, 8)  # 4 tiles
+    q, k, v = (random(rng, 1, 256, 2, 64) for _ in range(3))
+    # Every tile is chosen: the fine branch is dense attention, and a gate of 0 leaves the coarse one out.
+    pattern = tw.VideoSparse(canvas, topk=4)
+    out = tw.video_sparse_attention(q, k, v, pattern, gate=np.zeros_like(q))
+    np.testing.assert_allclose(out, tw.attention(q, k, v, tw.Dense()), atol=TOLERANCE)
+    means = [tw.pool_tiles(x, canvas) for x in (q, k)]
+    selection = tw.select_tiles(*means, topk=2)
+    assert selection.indices.shape == (1, 2, 4, 2) and (np.diff(selection.indices, axis=-1) > 0).all()
+    first = q[0].reshape(1, 4, 8, 8, 2, 64)[0, :4, :4, :4].reshape(64, 2, 64).astype(np.float64).mean(0)
+    np.testing.assert_allclose(means[0][0, :, 0], first, atol=TOLERANCE)
+    counts, indices = tw.lists_from_mask(np.array([[[[True, False, True, True]]]]))
+    assert counts.item() == 3 and indices[0, 0, 0, :3].tolist() == [0, 2, 3]
+    assert "blend=gated" in tw.video_sparse_problem_of(q, k, v, pattern, gate=q)
+    with pytest.raises(tw.InvalidArgument, match="attention takes the others"):
+        tw.video_sparse_attention(q, k, v, tw.Dense())
+    with pytest.raises(tw.InvalidArgument, match="video_sparse_attention takes"):
+        tw.attention(q, k, v, pattern)

@@ -5,10 +5,21 @@
 >>> out = tilewright.attention(q, k, v, pattern)  # [batch, tokens, heads, head_dim], as the model has them
 """
 
-from .attention import attention, prepare, problem_of
+from .attention import attention, attention_backward, prepare, problem_of
 from .errors import Error, InvalidArgument, Unsupported
-from .patterns import BlockList, Dense, Pattern, SlidingTile
+from .patterns import BlockList, Dense, Pattern, SlidingTile, VideoSparse
 from .runtime import CacheOptions, Runtime, configure
+from .video_sparse import (
+    Selection,
+    lists_from_mask,
+    pool_tiles,
+    prepare_video_sparse,
+    select_tiles,
+    topk_of_tiles,
+    topk_of_tokens,
+    video_sparse_attention,
+    video_sparse_problem_of,
+)
 
 __version__ = "0.1.0"
 __all__ = [
@@ -19,10 +30,21 @@ __all__ = [
     "InvalidArgument",
     "Pattern",
     "Runtime",
+    "Selection",
     "SlidingTile",
     "Unsupported",
+    "VideoSparse",
     "attention",
+    "attention_backward",
     "configure",
+    "lists_from_mask",
+    "pool_tiles",
     "prepare",
+    "prepare_video_sparse",
     "problem_of",
+    "select_tiles",
+    "topk_of_tiles",
+    "topk_of_tokens",
+    "video_sparse_attention",
+    "video_sparse_problem_of",
 ]

@@ -1,8 +1,9 @@
-"""What a tensor is here: an address, a dtype, a shape, strides, a device. PyTorch's tensors, numpy's arrays."""
+"""What a tensor is here: PyTorch's tensors, numpy's arrays, on the CPU or a GPU."""
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from typing import Any
 
 from . import _native
@@ -26,15 +27,6 @@ _raw_stream = getattr(torch._C, "_cuda_getCurrentRawStream", None) if torch is n
 # A torch.Tensor or a numpy.ndarray.
 Tensor = Any
 
-_TORCH_DTYPES: dict[Any, str] = {}
-
-
-def _torch_dtype_name(dtype: Any) -> str:
-    name = _TORCH_DTYPES.get(dtype)
-    if name is None:
-        name = _TORCH_DTYPES[dtype] = str(dtype).removeprefix("torch.")
-    return name
-
 
 def is_torch(tensor: Tensor) -> bool:
     """Whether this is a torch.Tensor."""
@@ -46,18 +38,35 @@ def is_numpy(tensor: Tensor) -> bool:
     return numpy is not None and isinstance(tensor, numpy.ndarray)
 
 
-def require_tensor(tensor: Tensor, name: str) -> None:
-    """Raises InvalidArgument unless the argument is a tensor with memory."""
-    if not (is_torch(tensor) or is_numpy(tensor)):
-        raise invalid(f"{name} is a {type(tensor).__name__}", "a torch.Tensor or a numpy.ndarray", f"convert {name}")
+def require_tensors(**tensors: Tensor) -> None:
+    """Raises InvalidArgument unless the arguments are tensors with memory."""
+    for name, tensor in tensors.items():
+        if not (is_torch(tensor) or is_numpy(tensor)):
+            raise invalid(
+                f"{name} is a {type(tensor).__name__}", "a torch.Tensor or a numpy.ndarray", f"convert {name}"
+            )
 
 
-def view(tensor: Tensor) -> _native.View:
+def require_torch(**tensors: Tensor) -> None:
+    """Raises InvalidArgument unless the arguments are PyTorch's tensors, as q is."""
+    for name, tensor in tensors.items():
+        if not is_torch(tensor):
+            raise invalid(
+                f"{name} is a {type(tensor).__name__}", "torch.Tensors, or numpy.ndarrays alone", "convert it"
+            )
+
+
+def operand(tensor: Tensor) -> _native.Operand:
     """The tensor as the native module takes it. Copies nothing."""
-    if is_torch(tensor):
-        return tensor.data_ptr(), _torch_dtype_name(tensor.dtype), tuple(tensor.shape), tensor.stride()
-    size = tensor.itemsize
-    return tensor.ctypes.data, tensor.dtype.name, tensor.shape, tuple(stride // size for stride in tensor.strides)
+    if is_numpy(tensor):
+        size = tensor.itemsize
+        return tensor.ctypes.data, tensor.dtype.name, tensor.shape, tuple(stride // size for stride in tensor.strides)
+    return tensor
+
+
+def optional_operand(tensor: Tensor | None) -> _native.Operand | None:
+    """The same; None stays None."""
+    return None if tensor is None else operand(tensor)
 
 
 def device_of(tensor: Tensor) -> tuple[str, int]:
@@ -72,43 +81,57 @@ def device_of(tensor: Tensor) -> tuple[str, int]:
     raise invalid(f"a tensor is on device {device}", "cuda and cpu", "move it there")
 
 
-def share_device(q: Tensor, k: Tensor, v: Tensor) -> bool:
-    """Whether all three are torch tensors of one device: the usual case, cheaper to see than require_same_device."""
-    if not (is_torch(q) and is_torch(k) and is_torch(v)):
-        return False
-    return bool(q.device == k.device == v.device)
-
-
-def require_same_device(device: tuple[str, int], tensors: dict[str, Tensor]) -> None:
-    """Raises InvalidArgument, naming the tensor that is elsewhere. See share_device for the usual case."""
+def require_on_cpu(**tensors: Tensor | None) -> None:
+    """Raises InvalidArgument, naming the tensor that is elsewhere. For a GPU the library itself asks the driver."""
     for name, tensor in tensors.items():
-        if device_of(tensor) != device:
+        if tensor is not None and device_of(tensor) != ("cpu", 0):
             raise invalid(
-                f"{name} is on {':'.join(map(str, device_of(tensor)))} and q on {':'.join(map(str, device))}",
-                "one device for all tensors of a call",
-                f"move {name}",
+                f"{name} is on {tensor.device} and q on cpu", "one device for all tensors of a call", f"move {name}"
             )
 
 
 def empty_like(tensor: Tensor) -> Tensor:
     """Uninitialised, dense, in the given tensor's order of dimensions in memory."""
     if is_torch(tensor):
-        return torch.empty_like(tensor, requires_grad=False)
+        return torch.empty_like(tensor)
     return numpy.empty_like(tensor, order="K")
 
 
-def empty_float32(shape: tuple[int, ...], like: Tensor) -> Tensor:
-    """Uninitialised and contiguous, on the given tensor's device."""
+def empty(shape: tuple[int, ...], dtype: str, like: Tensor) -> Tensor:
+    """Uninitialised and contiguous, on the given tensor's device. dtype: a name that torch and numpy share."""
     if is_torch(like):
-        return torch.empty(shape, dtype=torch.float32, device=like.device)
-    return numpy.empty(shape, dtype=numpy.float32)
+        return torch.empty(shape, dtype=getattr(torch, dtype), device=like.device)
+    return numpy.empty(shape, dtype=dtype)
 
 
-def current_stream(device: tuple[str, int]) -> int:
-    """The handle of PyTorch's current stream on this device; 0 on the CPU."""
-    if device[0] != "cuda":
-        return 0
-    if _raw_stream is not None:
-        return int(_raw_stream(device[1]))
-    handle: int = torch.cuda.current_stream(device[1]).cuda_stream
+def empty_of_type(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """Uninitialised and contiguous, of the given tensor's type and on its device."""
+    return like.new_empty(shape) if is_torch(like) else numpy.empty(shape, dtype=like.dtype)
+
+
+def zeros(shape: tuple[int, ...], dtype: str, like: Tensor) -> Tensor:
+    """As empty, filled with zeros."""
+    filled = empty(shape, dtype, like)
+    filled[...] = 0
+    return filled
+
+
+class Allocate:
+    """Memory on a tensor's device, as the native module asks for it; keeps the last tensor of bytes."""
+
+    def __init__(self, like: Tensor) -> None:
+        self.like = like
+        self.memory: Tensor | None = None
+
+    def __call__(self, size: int) -> tuple[int, Tensor]:
+        self.memory = memory = empty((size,), "uint8", self.like)
+        return (memory.data_ptr() if is_torch(memory) else memory.ctypes.data), memory
+
+
+def _current_stream(ordinal: int) -> int:
+    handle: int = torch.cuda.current_stream(ordinal).cuda_stream
     return handle
+
+
+# The handle of PyTorch's current stream on the GPU of this ordinal.
+current_stream: Callable[[int], int] = _raw_stream or _current_stream

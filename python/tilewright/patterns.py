@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Union
 
 from . import _native
-from ._tensors import Tensor, view
+from ._tensors import Tensor, operand, optional_operand
 from .errors import invalid
 
 Extent = tuple[int, int, int]
@@ -100,29 +100,74 @@ class BlockList:
     key_sizes: Tensor | None = None
     validate: bool = field(default=False)
 
-    def tensors(self) -> dict[str, Tensor]:
-        """The lists and sizes that are given, by name."""
-        all_of_them = {
+    def tensors(self) -> dict[str, Tensor | None]:
+        """The lists and sizes, by name."""
+        return {
             "counts": self.counts,
             "indices": self.indices,
             "query_sizes": self.query_sizes,
             "key_sizes": self.key_sizes,
         }
-        return {name: tensor for name, tensor in all_of_them.items() if tensor is not None}
 
     @property
     def _native(self) -> _native.Pattern:
         return _native.block_list(
             extent(self.canvas, "canvas"),
             extent(self.tile, "tile"),
-            view(self.counts),
-            view(self.indices),
+            operand(self.counts),
+            operand(self.indices),
             None if self.key_canvas is None else extent(self.key_canvas, "key_canvas"),
             None if self.key_tile is None else extent(self.key_tile, "key_tile"),
-            None if self.query_sizes is None else view(self.query_sizes),
-            None if self.key_sizes is None else view(self.key_sizes),
+            optional_operand(self.query_sizes),
+            optional_operand(self.key_sizes),
             self.validate,
         )
 
 
+@dataclass(frozen=True, eq=False)
+class VideoSparse:
+    """Video sparse attention: a query tile attends to its topk key tiles, chosen by the tiles' means.
+
+    canvas      (t, h, w) of the video, in tokens
+    topk        key tiles that each query tile attends to: 1 to their number. See topk_of_tiles and topk_of_tokens
+    tile        (t, h, w) in tokens: 64, 128 or 256 in all
+    key_canvas  the keys'; None: as the queries'
+    query_sizes, key_sizes  int32 [tiles] or [batch, tiles]: valid tokens of each tile, in the tiled layouts only; None:
+                they follow from the canvas
+    """
+
+    canvas: Extent
+    topk: int
+    tile: Extent = (4, 4, 4)
+    key_canvas: Extent | None = None
+    query_sizes: Tensor | None = None
+    key_sizes: Tensor | None = None
+
+    @property
+    def _native(self) -> _native.VideoSparse:
+        return _native.video_sparse(
+            extent(self.canvas, "canvas"),
+            extent(self.tile, "tile"),
+            None if self.key_canvas is None else extent(self.key_canvas, "key_canvas"),
+            int(self.topk),
+            optional_operand(self.query_sizes),
+            optional_operand(self.key_sizes),
+        )
+
+
 Pattern = Union[Dense, SlidingTile, BlockList]  # noqa: UP007 (a value at run time, for isinstance)
+
+
+def check_pattern(pattern: object) -> None:
+    """Raises InvalidArgument unless attention takes this pattern."""
+    if not isinstance(pattern, (Dense, SlidingTile, BlockList)):
+        raise invalid(
+            f"pattern is {pattern!r}",
+            "Dense(), SlidingTile(...) or BlockList(...); video_sparse_attention takes a VideoSparse(...)",
+            "make one of them",
+        )
+
+
+def lists_of(pattern: Pattern) -> dict[str, Tensor | None]:
+    """The pattern's tensors by name."""
+    return pattern.tensors() if isinstance(pattern, BlockList) else {}

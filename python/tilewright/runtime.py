@@ -6,9 +6,10 @@ import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from . import _native
+from ._tensors import Tensor, current_stream, device_of
 from .errors import invalid
 
 
@@ -68,12 +69,13 @@ class Runtime:
             on_message,
         )
 
-    def prepare(self, problem: str) -> None:
+    def prepare(self, problem: str, *, backward: bool = False) -> None:
         """Compiles, or fetches from the cache, and loads every variant of a problem's one line; launches nothing.
 
+        backward: its backward pass as well.
         Example: "attention_forward:pattern=sliding_tile,tile=6x8x8,window=3x3x3,dtype=bf16,head_dim=128,layout=raster"
         """
-        self._engine.prepare(problem)
+        self._engine.prepare(problem, backward)
 
     def __repr__(self) -> str:
         return f"tilewright.Runtime({self.device!r})"
@@ -85,6 +87,7 @@ class _Defaults:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.runtimes: dict[tuple[str, int], Runtime] = {}
+        self.engines: dict[Any, tuple[_native.Engine, int]] = {}  # of GPUs, by torch.device: found in one step
         self.cache = CacheOptions()
         self.on_message: Callable[[str], object] | None = None
         self.cpu = os.environ.get("TILEWRIGHT_CPU", "reference")
@@ -120,6 +123,7 @@ def configure(
         # Those of GPUs are kept alive by _retired: graphs may have captured their kernels.
         _retired.extend(_defaults.runtimes.values())
         _defaults.runtimes = {}
+        _defaults.engines = {}
 
 
 _retired: list[Runtime] = []
@@ -134,3 +138,25 @@ def default_runtime(device: tuple[str, int]) -> Runtime:
         if device not in _defaults.runtimes:
             _defaults.runtimes[device] = _defaults.make(device)
         return _defaults.runtimes[device]
+
+
+def place(q: Tensor, runtime: Runtime | None) -> tuple[_native.Engine, int | None]:
+    """Where a call runs: the runtime's engine, or that of q's device; and PyTorch's current stream there.
+
+    The stream is None for tensors on the CPU. Raises InvalidArgument where the runtime is not of q's device.
+    """
+    if runtime is None:
+        found = _defaults.engines.get(getattr(q, "device", None))
+        if found is not None:
+            return found[0], current_stream(found[1])
+    device = device_of(q)
+    chosen = runtime or default_runtime(device)
+    if (chosen.kind == "cuda") != (device[0] == "cuda"):
+        raise invalid(
+            f"q is on {device[0]} and the runtime is {chosen!r}", "a runtime of q's device", "move the tensors"
+        )
+    if device[0] == "cpu":
+        return chosen._engine, None
+    if runtime is None:
+        _defaults.engines[q.device] = chosen._engine, device[1]
+    return chosen._engine, current_stream(device[1])

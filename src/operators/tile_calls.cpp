@@ -12,6 +12,7 @@
 #include "schedule/feasibility.hpp"
 #include "schedule/tile_kernels.hpp"
 #include <tilewright/error.hpp>
+#include <tilewright/runtime.hpp>
 
 namespace tilewright::operators {
 namespace {
@@ -279,3 +280,22 @@ void launch_mask(Executor& executor, const Kernel& kernel, const Spec& spec, con
 }
 
 } // namespace tilewright::operators
+
+namespace tilewright {
+
+Problem Runtime::problem_of(const PoolTiles& call) {
+  operators::check_pool(call);
+  return operators::pool_problem(call);
+}
+
+Problem Runtime::problem_of(const SelectTiles& call) {
+  const operators::SelectShape shape = operators::check_select(call);
+  return operators::select_problem(shape.dtype, shape.head_dim);
+}
+
+Problem Runtime::problem_of(const ListMask& call) {
+  operators::check_mask(call);
+  return parse_problem("list_mask:");
+}
+
+} // namespace tilewright

@@ -221,3 +221,27 @@ TEST_CASE("a sparsity becomes a topk by either convention") {
   CHECK_THROWS_AS(topk_of_tiles(std::numeric_limits<double>::quiet_NaN(), 10), Error);
   CHECK_THROWS_AS(topk_of_tokens(0.5, 0), Error);
 }
+
+TEST_CASE("the parts' problems, and what is wrong with their calls, without a runtime") {
+  HostTensor tokens(DataType::bf16, {2, 288, 4, 64}), means(DataType::bf16, {2, 4, 6, 64}),
+      counts(DataType::int32, {2, 4, 6}), indices(DataType::int32, {2, 4, 6, 2}),
+      mask_counts(DataType::int32, {1, 1, 2}), mask_indices(DataType::int32, {1, 1, 2, 3});
+  PoolTiles pool{.tokens = tokens.view(), .means = means.view(), .canvas = {4, 8, 9}};
+  CHECK(to_string(Runtime::problem_of(pool)) ==
+        "pool_tiles:tile=4x4x4,edges=clipped,dtype=bf16,head_dim=64,layout=raster");
+  pool.canvas = {4, 8, 8};
+  CHECK_THROWS_AS(static_cast<void>(Runtime::problem_of(pool)), Error);
+  SelectTiles select;
+  select.query_means = select.key_means = means.view();
+  select.counts = counts.view();
+  select.indices = indices.view();
+  CHECK(to_string(Runtime::problem_of(select)) == "select_tiles:dtype=bf16,head_dim=64");
+  select.indices.extents[3] = 7;
+  CHECK_THROWS_AS(static_cast<void>(Runtime::problem_of(select)), Error);
+  std::uint8_t memory[6] = {};
+  ListMask mask{TensorView::contiguous(memory, DataType::boolean, {1, 1, 2, 3}), mask_counts.view(),
+                mask_indices.view()};
+  CHECK(to_string(Runtime::problem_of(mask)) == "list_mask:");
+  mask.mask.dtype = DataType::int32;
+  CHECK_THROWS_AS(static_cast<void>(Runtime::problem_of(mask)), Error);
+}

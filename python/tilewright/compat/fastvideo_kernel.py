@@ -10,6 +10,8 @@ from .vsa import (
     get_non_pad_index,
     get_reverse_tile_partition_indices,
     get_tile_partition_indices,
+    video_sparse_attn,
+    video_sparse_attn_bshd,
 )
 
 __all__ = [
@@ -22,4 +24,6 @@ __all__ = [
     "get_reverse_tile_partition_indices",
     "get_tile_partition_indices",
     "sliding_tile_attention",
+    "video_sparse_attn",
+    "video_sparse_attn_bshd",
 ]

@@ -1,13 +1,16 @@
-"""Drop-ins for the block-sparse functions of the vsa / fastvideo_kernel packages, and their metadata helpers.
+"""Drop-ins for the functions of the vsa / fastvideo_kernel packages, and their metadata helpers.
 
-Differences: query tiles without keys give 0 and an lse of -inf (undefined before); lists and maps need no particular
-capacity; all of it also runs on the CPU. There is no backward pass yet: asking for a gradient raises Unsupported.
+Differences, on purpose: query tiles without keys give 0 and an lse of -inf (undefined before); padding rows give 0; an
+integer block size is a number of tokens (it was cubed before); a query tile chooses exactly topk key tiles, also where
+scores are equal; any batch; gradients are the same bits in every run; lists and maps need no particular capacity; all
+of it also runs on the CPU.
 """
 
 from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,18 +18,11 @@ import torch
 from .._tensors import Tensor
 from ..attention import attention
 from ..errors import invalid
-from ..patterns import BlockList
+from ..layouts import Layout
+from ..patterns import BlockList, VideoSparse, extent
+from ..video_sparse import lists_from_mask, video_sparse_attention
 
 VSA_TILE_SIZE = (4, 4, 4)
-
-
-def _lists_from_map(block_map: Tensor) -> tuple[Tensor, Tensor]:
-    """bool [batch, heads, queries, keys] -> ascending int32 indices of the same shape, int32 counts."""
-    keys = block_map.shape[-1]
-    numbers = torch.arange(keys, dtype=torch.int32, device=block_map.device)
-    # Blocks that are not attended to sort behind all others; what stands there is never read.
-    indices = torch.where(block_map, numbers, keys).sort(dim=-1).values
-    return indices.clamp_(max=keys - 1), block_map.sum(dim=-1, dtype=torch.int32)
 
 
 def block_sparse_attn_from_indices(
@@ -62,8 +58,84 @@ def block_sparse_attn(
 ) -> tuple[Tensor, Tensor]:
     """As block_sparse_attn_from_indices, from a bool map [batch, heads, query blocks, key blocks] or [heads, ...]."""
     whole = block_map.unsqueeze(0) if block_map.dim() == 3 else block_map
-    indices, counts = _lists_from_map(whole.to(torch.bool))
+    counts, indices = lists_from_mask(whole.to(torch.bool).contiguous())
     return block_sparse_attn_from_indices(q, k, v, indices, counts, variable_block_sizes)
+
+
+def _block_tile(block_size: int | Sequence[int]) -> tuple[int, int, int]:
+    """A tile of as many tokens; in the tiled layout its shape changes nothing."""
+    tiles = {64: (4, 4, 4), 128: (2, 8, 8), 256: (4, 8, 8)}
+    tile = tiles.get(block_size) if isinstance(block_size, int) else extent(block_size, "block_size")
+    if tile is None or math.prod(tile) not in tiles:
+        raise invalid(
+            f"block_size is {block_size}",
+            "64, 128 or 256 tokens: an integer, or (t, h, w) whose product is one of them",
+            "use 64 or (4, 4, 4)",
+        )
+    return tile
+
+
+def _video_sparse(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    variable_block_sizes: Tensor,
+    q_variable_block_sizes: Tensor,
+    topk: int,
+    block_size: int | Sequence[int],
+    gate: Tensor | None,
+    layout: Layout,
+) -> Tensor:
+    t, h, w = _block_tile(block_size)
+    query_tiles, key_tiles = int(q_variable_block_sizes.numel()), int(variable_block_sizes.numel())
+    pattern = VideoSparse(
+        canvas=(query_tiles * t, h, w),  # one tile after the other
+        topk=max(1, min(int(topk), key_tiles)),
+        tile=(t, h, w),
+        key_canvas=(key_tiles * t, h, w),
+        query_sizes=q_variable_block_sizes.to(torch.int32).contiguous(),
+        key_sizes=variable_block_sizes.to(torch.int32).contiguous(),
+    )
+    if gate is not None:
+        gate = gate.to(q.dtype).expand(q.shape).contiguous()
+    return video_sparse_attention(q, k, v, pattern, gate=gate, layout=layout)
+
+
+def video_sparse_attn(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    variable_block_sizes: Tensor,
+    q_variable_block_sizes: Tensor,
+    topk: int,
+    block_size: int | Sequence[int] = VSA_TILE_SIZE,
+    compress_attn_weight: Tensor | None = None,
+) -> Tensor:
+    """Video sparse attention on [batch, heads, tokens, head_dim] in blocks of equal size, valid tokens first.
+
+    variable_block_sizes: valid tokens of each key block; q_variable_block_sizes: of each query block. topk: key blocks
+    for each query block, clamped to their number. compress_attn_weight: the gate, broadcastable to q; None: 1. Returns
+    a tensor like q.
+    """
+    return _video_sparse(
+        *(q, k, v, variable_block_sizes, q_variable_block_sizes, topk, block_size, compress_attn_weight), "tiled"
+    )
+
+
+def video_sparse_attn_bshd(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    variable_block_sizes: Tensor,
+    q_variable_block_sizes: Tensor,
+    topk: int,
+    block_size: int | Sequence[int] = VSA_TILE_SIZE,
+    compress_attn_weight: Tensor | None = None,
+) -> Tensor:
+    """As video_sparse_attn, on [batch, tokens, heads, head_dim]."""
+    return _video_sparse(
+        *(q, k, v, variable_block_sizes, q_variable_block_sizes, topk, block_size, compress_attn_weight), "tiled_bshd"
+    )
 
 
 def _tiles(canvas: tuple[int, int, int], tile: tuple[int, int, int]) -> tuple[int, int, int]:
