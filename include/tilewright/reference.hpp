@@ -69,9 +69,14 @@ struct Gradients {
   std::vector<double> dk, dv; // [batch, kv heads, key tokens, head_dim]
 };
 
-/// The gradients of sum(dout * attention_forward(q, k, v)), from the chain rule: out, lse, dq, dk and dv of the call
-/// are not looked at.
-Gradients attention_backward(const AttentionBackward& call, const Pattern& pattern, int threads = 0);
+/// Where the sum over head_dim of dout * out comes from: from the chain rule, or from the call's out as it is.
+enum class BackwardDelta { exact, of_out };
+
+/// The gradients of sum(dout * attention_forward(q, k, v)), from the chain rule: lse, dq, dk and dv of the call are not
+/// looked at, nor is out. BackwardDelta::of_out: what the operator computes from a rounded out. Where a row's
+/// probabilities are all but 0 and 1, its gradients are differences that the rounding of out outweighs.
+Gradients attention_backward(const AttentionBackward& call, const Pattern& pattern, int threads = 0,
+                             BackwardDelta delta = BackwardDelta::exact);
 
 /// Query-key pairs that the pattern keeps, over all heads and batches. Reads block lists, but not q, k and v, whose
 /// pointers may be null.
