@@ -92,10 +92,10 @@ public:
           [this, runtime] { runtime->attention_backward(call_, pattern_); });
     }
     const operators::BackwardWorkspace workspace =
-        operators::lay_out(operators::check_backward(call_, pattern_), pattern_, call_.workspace);
-    if (workspace.transpose)
+        operators::lay_out(call_, operators::check_backward(call_, pattern_), pattern_);
+    if (workspace.transposed)
       add(entries, "transpose_lists", 0, [this, runtime = std::make_shared<Runtime>(executor_), workspace] {
-        runtime->transpose_lists(*workspace.transpose);
+        runtime->transpose_lists(*workspace.transposed);
       });
     time(entries, rounds);
     for (const Problem& step : backward_steps(Runtime::problem_of(call_, pattern_))) {
