@@ -1,6 +1,6 @@
 // Times the backward pass: the whole call with each family's default schedules, and its kernels by themselves with each
 // schedule that fits, interleaved:
-//     time_backward [ROUNDS [CASE,...|all [FAMILY,...]]]
+//     time_backward [ROUNDS [CASE,...|all [FAMILY,... [whole]]]]
 // One line each. The whole call counts as 2.5 times the forward pass; a kernel's TFLOP/s are those of the products that
 // it does (dK/dV 4, dQ 3 of a forward pass's 2). Random inputs, out and lse from the forward kernel, random block lists
 // of one length. Checks nothing: tests/gpu does.
@@ -84,7 +84,7 @@ public:
     forward_flops_ = 4.0 * head_dim * static_cast<double>(tokens * case_.heads) * case_.keys_per_query;
   }
 
-  void run(int rounds, const std::vector<Family>& families) {
+  void run(int rounds, const std::vector<Family>& families, bool whole_alone) {
     std::vector<Entry> entries;
     for (const Family family : families) {
       auto runtime = std::make_shared<Runtime>(executor_, RuntimeOptions{.family = family});
@@ -98,6 +98,8 @@ public:
         runtime->transpose_lists(*workspace.transposed);
       });
     time(entries, rounds);
+    if (whole_alone)
+      return;
     for (const Problem& step : backward_steps(Runtime::problem_of(call_, pattern_))) {
       entries.clear();
       for (const Family family : step.op == Operator::attention_backward_delta ? std::vector{Family::sm80} : families)
@@ -212,7 +214,7 @@ int main(int count, char** arguments) {
         wanted.push_back(family);
     for (const Case& one : cases)
       if (chosen == "all" || chosen.find(one.name) != std::string::npos)
-        Bench(device, one).run(rounds, wanted);
+        Bench(device, one).run(rounds, wanted, count > 4);
     return 0;
   } catch (const Error& error) {
     fmt::print(stderr, "{}\n", error.what());
