@@ -134,8 +134,8 @@ attention_backward_key(TILEWRIGHT_ARGUMENT(tilewright::KernelArguments, argument
     const KeyBlock key = pattern_key_block(arguments, block_index());
     const auto valid = [&](int row) { return key.valid(row); };
     const auto token = [&](int row) { return key.token(row); };
-    load_rows(key_shared, head_of(p.key, p.key_strides, key.batch, key.kv_head), p.key_strides.token, valid, token);
-    load_rows(value_shared, head_of(p.value, p.value_strides, key.batch, key.kv_head), p.value_strides.token, valid,
+    load_rows(key_shared, head_of(p.key, p.key_strides, key.batch, key.head), p.key_strides.token, valid, token);
+    load_rows(value_shared, head_of(p.value, p.value_strides, key.batch, key.head), p.value_strides.token, valid,
               token);
     commit_copies();
     if (thread_index() == 0) {
@@ -181,9 +181,9 @@ attention_backward_key(TILEWRIGHT_ARGUMENT(tilewright::KernelArguments, argument
   const BackwardParameters& backward = arguments.backward;
   const KeyBlock key = pattern_key_block(arguments, opaque(block_index()));
   store_gradient<1>(key_shared, key,
-                    gradient_of(backward.key_gradient, backward.key_gradient_strides, key.batch, key.kv_head),
+                    gradient_of(backward.key_gradient, backward.key_gradient_strides, key.batch, key.head),
                     backward.key_gradient_strides.token, warp_row, lane);
   store_gradient<1>(value_shared, key,
-                    gradient_of(backward.value_gradient, backward.value_gradient_strides, key.batch, key.kv_head),
+                    gradient_of(backward.value_gradient, backward.value_gradient_strides, key.batch, key.head),
                     backward.value_gradient_strides.token, warp_row, lane);
 }

@@ -65,7 +65,7 @@ protected:
       : p_(p), statistics_(statistics) {}
 
   TILEWRIGHT_DEVICE void begin(const KeyBlock& key) {
-    state_.head = key.kv_head * p_.heads_per_kv_head;
+    state_.head = key.head * p_.heads_per_kv_head;
     state_.heads_end = state_.head + p_.heads_per_kv_head;
     begin_head();
     if (!key.any_valid()) {

@@ -96,7 +96,8 @@ TEST_CASE("video sparse attention's default kernels compile: sm_120") {
 }
 
 // At head_dim 128 a kernel's own rows and gradients fill 255 registers; each generation of GPUs has another compiler
-// back end, and those with 100 KiB of shared memory have other schedules.
+// back end, and those with 100 KiB of shared memory have other schedules. (The sm90 family:
+// tests/compiler/test_hopper.cpp.)
 TEST_CASE("default backward kernels compile: sm_80") {
   compile_all("sm_80", Family::sm80, Types::all, backward_problems(128, true));
   compile_all("sm_80", Family::sm80, Types::bf16, backward_problems(64));
@@ -106,9 +107,6 @@ TEST_CASE("default backward kernels compile: sm_86") {
 }
 TEST_CASE("default backward kernels compile: sm_90") {
   compile_all("sm_90", Family::sm80, Types::bf16, backward_problems(128));
-}
-TEST_CASE("default backward kernels compile: sm_90a") {
-  compile_all("sm_90a", Family::sm90, Types::bf16, backward_problems(128));
 }
 TEST_CASE("default backward kernels compile: sm_100") {
   compile_all("sm_100", Family::sm80, Types::bf16, backward_problems(128));
