@@ -16,9 +16,9 @@ namespace tilewright {
 using KernelArguments = BackwardArguments;
 
 static_assert(config::block_k == 16 * config::warps, "a warp owns 16 key rows");
-constexpr int step_rows = 16; // of a stage whose scores are in registers at a time: 32 spill at head_dim 128
-constexpr int score_columns = step_rows / 8;
-static_assert(config::block_q % step_rows == 0, "a stage is a whole number of steps");
+constexpr int narrow_step = 16; // rows of a stage whose scores are in registers at a time: 32 spill at head_dim 128
+constexpr int narrow_columns = narrow_step / 8;
+static_assert(config::block_q % narrow_step == 0, "a stage is a whole number of steps");
 
 using KeyShared = SharedTile<config::block_k, config::head_dim>;
 using QueryShared = SharedTile<config::block_q, config::head_dim>;
@@ -75,10 +75,10 @@ TILEWRIGHT_DEVICE FloatPair statistics_of(SharedAddress rows, int first_query, i
 }
 
 /// Scores become probabilities.
-TILEWRIGHT_DEVICE void exponentiate(Scores<1, score_columns>& scores, SharedAddress exponents, int first_query,
+TILEWRIGHT_DEVICE void exponentiate(Scores<1, narrow_columns>& scores, SharedAddress exponents, int first_query,
                                     float scale_log2, int lane) {
 #pragma unroll
-  for (int column = 0; column < score_columns; ++column) {
+  for (int column = 0; column < narrow_columns; ++column) {
     const FloatPair exponent = statistics_of(exponents, first_query, column, lane);
     float(&score)[4] = scores[0][column];
     score[0] = exp2_approximate(fused_multiply_add(score[0], scale_log2, exponent.first));
@@ -89,10 +89,11 @@ TILEWRIGHT_DEVICE void exponentiate(Scores<1, score_columns>& scores, SharedAddr
 }
 
 /// Probabilities become the scores' gradients, given those of the probabilities.
-TILEWRIGHT_DEVICE void differentiate(Scores<1, score_columns>& scores, const Scores<1, score_columns>& of_probabilities,
-                                     SharedAddress deltas, int first_query, int lane) {
+TILEWRIGHT_DEVICE void differentiate(Scores<1, narrow_columns>& scores,
+                                     const Scores<1, narrow_columns>& of_probabilities, SharedAddress deltas,
+                                     int first_query, int lane) {
 #pragma unroll
-  for (int column = 0; column < score_columns; ++column) {
+  for (int column = 0; column < narrow_columns; ++column) {
     const FloatPair delta = statistics_of(deltas, first_query, column, lane);
     float(&score)[4] = scores[0][column];
     score[0] *= of_probabilities[0][column][0] - delta.first;
@@ -164,8 +165,8 @@ attention_backward_key(TILEWRIGHT_ARGUMENT(tilewright::KernelArguments, argument
     load_stage(free_stage, parked<KeyBlock>(shared_memory() + key_offset),
                parked<QueryBlocks::State>(walk_place(stage_before(free_stage))));
 #pragma unroll 1
-    for (int first_query = 0; first_query < config::block_q; first_query += step_rows) {
-      Scores<1, score_columns> scores, of_probabilities;
+    for (int first_query = 0; first_query < config::block_q; first_query += narrow_step) {
+      Scores<1, narrow_columns> scores, of_probabilities;
       multiply_rows<1>(scores, keys, query_stage(stage), first_query, lane);
       exponentiate(scores, exponents_stage(stage), first_query, p.scale_log2, lane);
       multiply_rows<1>(of_probabilities, values, gradient_stage(stage), first_query, lane);

@@ -17,8 +17,6 @@ using KernelArguments = AttentionBackwardArguments<PatternParameters>;
 constexpr int warp_rows = config::block_q / config::warps;
 constexpr int row_groups = warp_rows / 16;
 static_assert(warp_rows % 16 == 0, "a warp owns a multiple of 16 query rows");
-constexpr int step_rows = 32; // of a stage whose scores are in registers at a time
-constexpr int score_columns = step_rows / 8;
 static_assert(config::block_k % step_rows == 0, "a stage is a whole number of steps");
 
 using QueryShared = SharedTile<config::block_q, config::head_dim>;
@@ -86,8 +84,8 @@ TILEWRIGHT_DEVICE LaneStatistics load_statistics(const RowStatistics& statistics
 
 /// Scores become probabilities, 0 for keys that are not valid (a bit for each of the step's keys). Not so by a zero key
 /// alone: a probability that overflows times zero is no number.
-TILEWRIGHT_DEVICE void exponentiate(Scores<row_groups, score_columns>& scores, const LaneStatistics& statistics,
-                                    uint32_t valid, float scale_log2, int lane) {
+TILEWRIGHT_DEVICE void exponentiate(Scores<row_groups>& scores, const LaneStatistics& statistics, uint32_t valid,
+                                    float scale_log2, int lane) {
   const uint32_t of_lane = valid >> (lane % 4 * 2);
 #pragma unroll
   for (int column = 0; column < score_columns; ++column) {
@@ -105,8 +103,7 @@ TILEWRIGHT_DEVICE void exponentiate(Scores<row_groups, score_columns>& scores, c
 }
 
 /// Probabilities become the scores' gradients, given those of the probabilities.
-TILEWRIGHT_DEVICE void differentiate(Scores<row_groups, score_columns>& scores,
-                                     const Scores<row_groups, score_columns>& of_probabilities,
+TILEWRIGHT_DEVICE void differentiate(Scores<row_groups>& scores, const Scores<row_groups>& of_probabilities,
                                      const LaneStatistics& statistics) {
 #pragma unroll
   for (int group = 0; group < row_groups; ++group) {
@@ -184,7 +181,7 @@ attention_backward_query(TILEWRIGHT_ARGUMENT(tilewright::KernelArguments, argume
     load_stage(free_stage, parked<Walk>(walk_place(stage_before(free_stage))));
 #pragma unroll 1
     for (int first_key = 0; first_key < config::block_k; first_key += step_rows) {
-      Scores<row_groups, score_columns> scores, of_probabilities;
+      Scores<row_groups> scores, of_probabilities;
       multiply_rows<row_groups>(scores, queries, key_stage(stage), first_key, lane);
       uint32_t valid_keys = all_lanes;
       if constexpr (TileRows<KeyTile>::may_be_partial) {

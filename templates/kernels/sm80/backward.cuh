@@ -19,12 +19,14 @@ using Element = config::Element;
 constexpr int threads = config::warps * warp_size;
 constexpr int gradient_columns = config::head_dim / 8; // fragments of 8 columns
 constexpr int depth_groups = config::head_dim / 16;    // 16: the matrix instruction's k
+constexpr int step_rows = 32;                          // of a stage whose scores are in registers at a time, but for
+constexpr int score_columns = step_rows / 8;           // kernels that say otherwise
 static_assert(config::stages >= 2, "one stage is loaded while another is computed on");
 
 /// What a warp keeps in registers. It owns groups of 16 rows; a step's scores are its rows times `columns` fragments of
 /// 8 rows of the other side.
 template <int groups> using Operand = uint32_t[groups][depth_groups][4]; // its rows of one tensor
-template <int groups, int columns> using Scores = float[groups][columns][4];
+template <int groups, int columns = score_columns> using Scores = float[groups][columns][4];
 template <int groups> using Gradient = float[groups][gradient_columns][4];
 
 TILEWRIGHT_DEVICE int stage_before(int stage) { return stage == 0 ? config::stages - 1 : stage - 1; }
@@ -146,6 +148,15 @@ TILEWRIGHT_DEVICE void multiply_rows(float (&products)[groups][columns][4], cons
       }
     }
   }
+}
+
+/// The same with the warp's rows in shared memory, for kernels that have no registers to keep them.
+template <int groups, int columns, class A, class B>
+TILEWRIGHT_DEVICE void multiply_rows(float (&products)[groups][columns][4], A a, int warp_row, B b, int first_row,
+                                     int lane) {
+  Operand<groups> operand;
+  load_operand<groups>(operand, a, warp_row, opaque(lane));
+  multiply_rows<groups>(products, operand, b, first_row, lane);
 }
 
 /// sums += W B for the warp's weights W, rounded to the element type, and 8 * columns rows of B, from first_row on.
