@@ -154,12 +154,11 @@ private:
       if (!candidate.refusals.empty())
         continue;
       const Spec spec = schedule::insisted_spec(step, gpu, candidate.schedule);
-      const operators::LaunchRequest request{operators::forward_call(call_), pattern_,
-                                             operators::check_backward(call_, pattern_), spec};
       add(entries, fmt::format("{} {}", to_string(step).substr(19, 5), to_string(spec.schedule)), forward_flops_ * work,
-          [this, request, workspace] {
-            operators::launch_backward(*executor_, *executor_->kernel(request.spec, nullptr), call_, request, workspace,
-                                       nullptr);
+          [this, spec, workspace, forward = operators::forward_call(call_),
+           shape = operators::check_backward(call_, pattern_)] {
+            operators::launch_backward(*executor_, *executor_->kernel(spec, nullptr), call_,
+                                       {forward, pattern_, shape, spec}, workspace, nullptr);
           });
     }
   }
