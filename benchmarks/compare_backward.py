@@ -20,7 +20,8 @@ import compare_gpu
 
 CASES = [
     (compare_gpu.Case("lists", lists="random", **compare_gpu.LISTS), {"sm90": 370, "sm80": 190}),
-    (compare_gpu.Case("sliding_tile 3x3x3", "sliding_tile", 24, compare_gpu.SMALL, windows=((3, 3, 3),)), {"sm90": 420}),
+    (compare_gpu.Case("sliding_tile 3x3x3", "sliding_tile", 24, compare_gpu.SMALL, windows=((3, 3, 3),)),
+     {"sm90": 420}),
     (compare_gpu.Case("dense 16384", "dense", 12, (1, 1, 16384)), {}),
 ]
 
@@ -56,7 +57,8 @@ class Backward:
             self.kept = self.gradients(*lists_by_key)
 
     def gradients(self, *lists_by_key):
-        pointers = dict(zip(("key_counts", "offsets", "query_indices"), (x.data_ptr() for x in lists_by_key)))
+        names = ("key_counts", "offsets", "query_indices") if lists_by_key else ()
+        pointers = {name: x.data_ptr() for name, x in zip(names, lists_by_key, strict=True)}
         gradients = Gradients(dout=self.dout.data_ptr(), dq=self.dq.data_ptr(), dk=self.dk.data_ptr(),
                               dv=self.dv.data_ptr(), **pointers)
         size = self.library.tilewright_backward_workspace(ctypes.byref(self.call), ctypes.byref(gradients))
@@ -77,27 +79,32 @@ class Backward:
     def run(self, runtime, gradients):
         self.do(self.library.tilewright_backward, runtime, gradients)
 
+    def rows(self, tensor, tokens, head):
+        return tensor[0, tokens, head].float()
+
+    def probabilities(self, head, queries, keys):
+        """P and dS of some queries and keys, in float32."""
+        q, dout, out = (self.rows(x, queries, head) for x in (self.q, self.dout, self.out))
+        k, v = (self.rows(x, keys, head) for x in (self.k, self.v))
+        allowed = self.mask(self.torch.tensor(head, device=q.device), queries[:, None], keys[None, :])
+        scores = q @ k.T * self.case.head_dim**-0.5 - self.lse[0, head, queries, None]
+        p = scores.masked_fill(~allowed, -math.inf).exp()
+        return p, p * (dout @ v.T - (dout * out).sum(-1, keepdim=True))
+
     def errors(self):
         """Relative L2 errors of dq, dk and dv on sampled rows."""
-        torch, case, device = self.torch, self.case, self.q.device
+        case, device = self.case, self.q.device
         scale = case.head_dim**-0.5
-        rows = torch.randint(case.tokens, (24,), generator=torch.Generator().manual_seed(1)).to(device)
-        every = torch.arange(case.tokens, device=device)
+        rows = self.torch.randint(case.tokens, (24,), generator=self.torch.Generator().manual_seed(1)).to(device)
+        every = self.torch.arange(case.tokens, device=device)
         sums = {name: [0.0, 0.0] for name in ("dq", "dk", "dv")}
         for head in random.Random(1).sample(range(case.heads), 4):
-            q, k, v, dout, out = (x[0, :, head].float() for x in (self.q, self.k, self.v, self.dout, self.out))
-            delta, lse, number = (dout * out).sum(-1), self.lse[0, head], torch.tensor(head, device=device)
-
-            def products(queries, keys):
-                allowed = self.mask(number, queries[:, None], keys[None, :])
-                p = (q[queries] @ k[keys].T * scale - lse[queries, None]).masked_fill(~allowed, -math.inf).exp()
-                return p, p * (dout[queries] @ v[keys].T - delta[queries, None])
-
-            _, of_rows = products(rows, every)
-            p, of_columns = products(every, rows)
+            q, k, dout = (self.rows(x, every, head) for x in (self.q, self.k, self.dout))
+            _, of_rows = self.probabilities(head, rows, every)
+            p, of_columns = self.probabilities(head, every, rows)
             wanted = {"dq": scale * of_rows @ k, "dk": scale * of_columns.T @ q, "dv": p.T @ dout}
             for name, want in wanted.items():
-                sums[name][0] += float((getattr(self, name)[0, rows, head].float() - want).square().sum())
+                sums[name][0] += float((self.rows(getattr(self, name), rows, head) - want).square().sum())
                 sums[name][1] += float(want.square().sum())
         return {name: math.sqrt(error / norm) for name, (error, norm) in sums.items()}
 
@@ -110,7 +117,8 @@ class Backward:
             self.run(runtime, gradients)
             results.append([tensor.clone() for tensor in everything])
         errors = self.errors()
-        same = all(self.torch.equal(a, b) for a, b in zip(*results))  # NaN is not equal to itself: nothing is left of it
+        # NaN is not equal to itself: so nothing is left of it.
+        same = all(self.torch.equal(a, b) for a, b in zip(*results, strict=True))
         if not same or max(errors.values()) > 1e-2:
             raise RuntimeError(f"{self.case.name}, {name}: errors {errors}, same bits twice: {same}")
         contestant = compare_gpu.Contestant(self.torch, name, lambda: self.run(runtime, gradients), self.flops)
@@ -149,7 +157,8 @@ def main():
         if backward.kept:
             backward.do(backward.library.tilewright_transpose, families["sm90"], backward.kept)
             contestants.append(backward.contestant("sm90, lists kept", families["sm90"], backward.kept))
-        contestants += [cudnn_backward(torch), compare_gpu.Contestant(torch, "G", lambda: torch.matmul(a, b), 2 * 8192**3)]
+        contestants += [cudnn_backward(torch),
+                        compare_gpu.Contestant(torch, "G", lambda: torch.matmul(a, b), 2 * 8192**3)]
         for contestant in contestants:
             contestant.warm_up()
         order, shuffled = random.Random(0), list(contestants)
@@ -163,8 +172,8 @@ def main():
         for name, result in results[case.name].items():
             share = result["tflops"] / results[case.name]["cudnn dense"]["tflops"]
             bar = f", bar {bars[name]}" if name in bars else ""
-            print(f"  {result['milliseconds']:8.3f} ms {result['tflops']:6.0f} TFLOP/s {share:5.2f} x cuDNN  {name}{bar}",
-                  flush=True)
+            print(f"  {result['milliseconds']:8.3f} ms {result['tflops']:6.0f} TFLOP/s {share:5.2f} x cuDNN  "
+                  f"{name}{bar}", flush=True)
         del backward, contestants
         torch.cuda.empty_cache()
     if options.output:
