@@ -54,13 +54,12 @@ TILEWRIGHT_DEVICE void load_rows(Shared tile, const uint16_t* tensor, int64_t to
   }
 }
 
-/// The same for one step of a walk and two tensors, the second tile behind the first. Passes through the threads are a
-/// fixed number of rows apart, so a thread finds its first row and adds what a pass adds.
-template <class Shared, class Shape, class Valid>
+/// The same for one step of a walk and two tensors, the second tile behind the first. rows: TileRows. Passes through
+/// the threads are a fixed number of rows apart, so a thread finds its first row and adds what a pass adds.
+template <class Shared, class Rows, class Valid>
 TILEWRIGHT_DEVICE void load_step(Shared tile, const uint16_t* first_tensor, int64_t first_stride,
-                                 const uint16_t* second_tensor, int64_t second_stride, const TileRows<Shape>& rows,
-                                 int first_row, Valid valid) {
-  using Rows = TileRows<Shape>;
+                                 const uint16_t* second_tensor, int64_t second_stride, const Rows& rows, int first_row,
+                                 Valid valid) {
   constexpr int rows_per_pass = threads / Shared::chunks_per_row;
   constexpr int swizzle_rows = 8; // the swizzle's period; a chunk's place is 16 (chunk ^ row) bytes into its row
   if constexpr (Rows::template keeps_digits<Shared::rows> && Rows::template keeps_digits<rows_per_pass>) {
