@@ -117,8 +117,17 @@ public:
     };
     compare("dk", *dk_, call_.dk, expected_->dk, key_noise_, complaints, unseen);
     compare("dv", *dv_, call_.dv, expected_->dv, 0, complaints, unseen);
+    empty_query_rows_ =
+        static_cast<std::size_t>(std::count_if(lse.begin(), lse.end(), [](double value) { return std::isinf(value); }));
+    empty_key_rows_ = 0;
+    for (std::size_t row = 0; row < expected_->dv.size() / static_cast<std::size_t>(call_.v.extents[3]); ++row)
+      empty_key_rows_ += unseen(row) ? 1 : 0;
     return complaints.empty() ? "" : fmt::format("{} scale={}{}", problem_.description(), scale_, complaints);
   }
+
+  /// Rows of dq, and of dk and dv, that must be 0; after complaints().
+  [[nodiscard]] std::size_t empty_query_rows() const noexcept { return empty_query_rows_; }
+  [[nodiscard]] std::size_t empty_key_rows() const noexcept { return empty_key_rows_; }
 
   /// The bytes of all gradients: for comparing runs bit by bit.
   [[nodiscard]] std::vector<std::byte> gradient_bytes() const {
@@ -245,6 +254,7 @@ private:
   AttentionBackward call_;
   std::optional<reference::Gradients> expected_;
   double query_noise_ = 0, key_noise_ = 0; // L2 of dq and dk
+  std::size_t empty_query_rows_ = 0, empty_key_rows_ = 0;
 };
 
 } // namespace tilewright::testing
