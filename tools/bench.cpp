@@ -178,8 +178,10 @@ void bench(const BenchOptions& options) {
                  fmt::format("{:.3g}", report.tflops()), fmt::format("{:.3g}", report.gigabytes_per_second())});
   }
   if (!options.json)
-    fmt::print("{}TFLOP/s count {} * head_dim * valid query-key pairs; GB/s count every tensor once.\n", table.text(),
-               options.backward ? 10 : 4);
+    fmt::print("{}TFLOP/s count {} * head_dim * valid query-key pairs; GB/s count every tensor once.\n{}", table.text(),
+               options.backward ? 10 : 4,
+               options.backward ? "Backward: with the row statistics and, for block lists, their transposition.\n"
+                                : "");
 }
 
 } // namespace

@@ -1,4 +1,5 @@
-// The forward operators behind a few C functions that take raw device pointers, for compare_gpu.py (ctypes).
+// The operators behind a few C functions that take raw device pointers, for compare_gpu.py and compare_backward.py
+// (ctypes).
 #include <cstdint>
 #include <fstream>
 #include <memory>
@@ -25,6 +26,14 @@ struct TilewrightCall {
   std::int32_t fp16, pattern, window_count; // pattern: 0 dense, 1 sliding_tile, 2 block_list
   std::int32_t neighbours_share;            // block_list
   std::int32_t canvas[3], tile[3];
+};
+
+/// What the backward pass of a call takes besides. Tensors as those of the call. Mirrored by class Gradients in
+/// compare_backward.py.
+struct TilewrightGradients {
+  void *dout, *dq, *dk, *dv, *workspace;      // workspace: may be null, to ask for its size
+  void *key_counts, *offsets, *query_indices; // block_list: the lists by key tile; null: every call makes them
+  std::int64_t workspace_bytes;
 };
 }
 
@@ -81,6 +90,38 @@ Pattern pattern_of(const TilewrightCall& c) {
   return Dense{};
 }
 
+TransposeLists transposed_of(const TilewrightCall& c, const TilewrightGradients& g) {
+  const BlockList lists = std::get<BlockList>(pattern_of(c));
+  const std::int64_t tiles = lists.counts.extents[2];
+  const auto view = [&](void* data, std::int64_t last) {
+    return TensorView::contiguous(data, DataType::int32, {1, c.heads, last});
+  };
+  return {lists.counts, lists.indices, view(g.key_counts, tiles), view(g.offsets, tiles + 1),
+          view(g.query_indices, tiles * c.capacity)};
+}
+
+AttentionBackward backward_of(const TilewrightCall& c, const TilewrightGradients& g) {
+  const AttentionForward forward = forward_of(c);
+  const auto like = [](TensorView view, void* data) {
+    view.data = data;
+    return view;
+  };
+  AttentionBackward call{.q = forward.q,
+                         .k = forward.k,
+                         .v = forward.v,
+                         .out = forward.out,
+                         .dout = like(forward.out, g.dout),
+                         .lse = forward.lse.value(),
+                         .dq = like(forward.q, g.dq),
+                         .dk = like(forward.k, g.dk),
+                         .dv = like(forward.v, g.dv),
+                         .workspace = g.workspace,
+                         .workspace_bytes = static_cast<std::size_t>(g.workspace_bytes)};
+  if (g.offsets != nullptr)
+    call.transposed = transposed_of(c, g);
+  return call;
+}
+
 /// The generated kernel with its consumers replaced: see receive_only.cuh.
 codegen::GeneratedSource receiving_source(const Spec& spec, const std::string& receive_only) {
   codegen::GeneratedSource source = codegen::generate(spec);
@@ -123,12 +164,41 @@ void* tilewright_open(const char* schedule, const char* receive_only) {
   return runtime;
 }
 
+/// A runtime that insists on a family: "sm90" or "sm80".
+void* tilewright_open_family(const char* family) {
+  void* runtime = nullptr;
+  guarded([&] {
+    runtime = new Runtime(RuntimeOptions{.family = std::string(family) == "sm90" ? Family::sm90 : Family::sm80});
+  });
+  return runtime;
+}
+
 void tilewright_close(void* runtime) { delete static_cast<Runtime*>(runtime); }
 
 /// 0, or 1 with the reason in tilewright_last_error().
 int tilewright_forward(void* runtime, const TilewrightCall* call, void* stream) {
   return guarded(
       [&] { static_cast<Runtime*>(runtime)->attention_forward(forward_of(*call), pattern_of(*call), stream); });
+}
+
+/// Bytes of workspace, or -1.
+std::int64_t tilewright_backward_workspace(const TilewrightCall* call, const TilewrightGradients* gradients) {
+  std::int64_t bytes = -1;
+  guarded([&] {
+    bytes = static_cast<std::int64_t>(Runtime::workspace_bytes(backward_of(*call, *gradients), pattern_of(*call)));
+  });
+  return bytes;
+}
+
+int tilewright_transpose(void* runtime, const TilewrightCall* call, const TilewrightGradients* gradients,
+                         void* stream) {
+  return guarded([&] { static_cast<Runtime*>(runtime)->transpose_lists(transposed_of(*call, *gradients), stream); });
+}
+
+int tilewright_backward(void* runtime, const TilewrightCall* call, const TilewrightGradients* gradients, void* stream) {
+  return guarded([&] {
+    static_cast<Runtime*>(runtime)->attention_backward(backward_of(*call, *gradients), pattern_of(*call), stream);
+  });
 }
 
 /// The spec that the call runs with, or null.

@@ -72,9 +72,14 @@ struct Gradients {
   double dq_terms = 0, dk_terms = 0;
 };
 
-/// The gradients of sum(dout * attention_forward(q, k, v)), from the chain rule: out, lse, dq, dk and dv of the call
-/// are not looked at.
-Gradients attention_backward(const AttentionBackward& call, const Pattern& pattern, int threads = 0);
+/// Where the sum over head_dim of dout * out comes from: from the chain rule, or from the call's out as it is.
+enum class BackwardDelta { exact, of_out };
+
+/// The gradients of sum(dout * attention_forward(q, k, v)), from the chain rule: lse, dq, dk and dv of the call are not
+/// looked at, nor is out. BackwardDelta::of_out: what the operator computes from a rounded out. Where a row's
+/// probabilities are all but 0 and 1, its gradients are differences that the rounding of out outweighs.
+Gradients attention_backward(const AttentionBackward& call, const Pattern& pattern, int threads = 0,
+                             BackwardDelta delta = BackwardDelta::exact);
 
 /// The gradients of sum(dout * video_sparse_attention(q, k, v, gate)) with this selection, from the chain rule; the
 /// means' rounding counts as no change. Reads the forward call's inputs and dout alone. counts, indices: the lists that

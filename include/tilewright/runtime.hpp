@@ -44,10 +44,12 @@ struct AttentionForward {
 /// q, k, v, out, lse, scale, layout  as of the forward call, whose results out and lse (not optional here) are
 /// dout       type and extents of out
 /// dq, dk, dv type and extents of q, k and v: all of their rows are written, 0 where a row is padding, has no keys, or
-/// is
-///            seen by no query
+///            is seen by no query
 /// workspace  device memory, aligned to 128 bytes, of Runtime::workspace_bytes, for this call alone until it has
-/// finished
+///            finished
+/// transposed with a BlockList only: its lists by key tile, from Runtime::transpose_lists, for callers whose lists stay
+///            the same over several calls; optional: otherwise every call makes them in its workspace. Of these
+///            tensors offsets and query_indices are read
 ///
 /// Gradients are the same bits in every run.
 struct AttentionBackward {
@@ -56,6 +58,7 @@ struct AttentionBackward {
   std::optional<float> scale{};
   void* workspace = nullptr;
   std::size_t workspace_bytes = 0;
+  std::optional<TransposeLists> transposed{};
 };
 
 struct RuntimeOptions {

@@ -42,24 +42,46 @@ private:
   std::int64_t bytes_ = 0;
 };
 
-/// The transposed lists are shared by batches and heads where the lists are.
-TransposeLists lay_out_lists(const BlockList& lists, const CallShape& shape, Parts& parts) {
-  const problem::Tiling keys(shape.key_canvas, lists.key_tile.value_or(lists.tile));
-  const std::int64_t batch = std::max(lists.counts.extents[0], lists.indices.extents[0]);
-  const std::int64_t heads = std::max(lists.counts.extents[1], lists.indices.extents[1]);
-  const std::int64_t tiles = keys.tile_count();
-  const std::int64_t capacity = lists.counts.extents[2] * lists.indices.extents[3];
+/// Extents of lists by key tile. They are shared by batches and heads where the lists are.
+struct TransposedExtents {
+  std::int64_t batch, heads, tiles, capacity;
+
+  TransposedExtents(const BlockList& lists, const CallShape& shape)
+      : batch(std::max(lists.counts.extents[0], lists.indices.extents[0])),
+        heads(std::max(lists.counts.extents[1], lists.indices.extents[1])),
+        tiles(problem::Tiling(shape.key_canvas, lists.key_tile.value_or(lists.tile)).tile_count()),
+        capacity(lists.counts.extents[2] * lists.indices.extents[3]) {}
+};
+
+TransposeLists lay_out_lists(const BlockList& lists, const TransposedExtents& extents, Parts& parts) {
   const auto part = [&](std::int64_t last) {
-    return TensorView::contiguous(parts.take<std::int32_t>(batch * heads * last), DataType::int32,
-                                  {batch, heads, last});
+    return TensorView::contiguous(parts.take<std::int32_t>(extents.batch * extents.heads * last), DataType::int32,
+                                  {extents.batch, extents.heads, last});
   };
   TransposeLists transpose{};
   transpose.counts = lists.counts;
   transpose.indices = lists.indices;
-  transpose.key_counts = part(tiles);
-  transpose.offsets = part(tiles + 1);
-  transpose.query_indices = part(capacity);
+  transpose.key_counts = part(extents.tiles);
+  transpose.offsets = part(extents.tiles + 1);
+  transpose.query_indices = part(extents.capacity);
   return transpose;
+}
+
+/// Lists by key tile that the caller has made.
+void check_transposed(const TransposeLists& transposed, const Pattern& pattern, const CallShape& shape) {
+  const auto* const lists = std::get_if<BlockList>(&pattern);
+  if (lists == nullptr)
+    throw Error(ErrorCode::invalid_argument, "transposed is given for a pattern without lists",
+                "block lists are allowed to bring their transposed lists", "leave it out");
+  check_transpose(transposed);
+  const TransposedExtents needed(*lists, shape);
+  const auto& extents = transposed.key_counts.extents;
+  if (extents[0] != needed.batch || extents[1] != needed.heads || extents[2] != needed.tiles)
+    throw Error(
+        ErrorCode::invalid_argument,
+        fmt::format("transposed has key_counts of extents [{}, {}, {}]", extents[0], extents[1], extents[2]),
+        fmt::format("[{}, {}, {}]: those of the lists, and the key tiles", needed.batch, needed.heads, needed.tiles),
+        "transpose the lists of this call");
 }
 
 TransposedListParameters transposed_parameters(const TransposeLists& lists) {
@@ -98,6 +120,8 @@ CallShape check_backward(const AttentionBackward& call, const Pattern& pattern) 
   check_gradient(call.dq, "dq", call.q, "q", call.layout, true);
   check_gradient(call.dk, "dk", call.k, "k", call.layout, true);
   check_gradient(call.dv, "dv", call.v, "v", call.layout, true);
+  if (call.transposed)
+    check_transposed(*call.transposed, pattern, shape);
   return shape;
 }
 
@@ -118,15 +142,15 @@ void set_statistics_rows(RowStatistics& statistics, const CallShape& shape, cons
   statistics.batch_stride = rows * shape.heads;
 }
 
-BackwardWorkspace lay_out(const CallShape& shape, const Pattern& pattern, void* base) {
+BackwardWorkspace lay_out(const AttentionBackward& call, const CallShape& shape, const Pattern& pattern) {
   BackwardWorkspace workspace{};
-  Parts parts(base);
+  Parts parts(call.workspace);
   set_statistics_rows(workspace.statistics, shape, pattern);
   const std::int64_t rows = workspace.statistics.batch_stride * shape.batch;
   workspace.statistics.exponents = parts.take<float>(rows);
   workspace.statistics.deltas = parts.take<float>(rows);
   if (const auto* lists = std::get_if<BlockList>(&pattern))
-    workspace.transpose = lay_out_lists(*lists, shape, parts);
+    workspace.transposed = call.transposed ? *call.transposed : lay_out_lists(*lists, {*lists, shape}, parts);
   workspace.bytes = parts.bytes();
   return workspace;
 }
@@ -143,8 +167,8 @@ BackwardParameters backward_parameters(const AttentionBackward& call, const Laun
   p.key_gradient_strides = strides_of(call.dk, call.layout);
   p.value_gradient_strides = strides_of(call.dv, call.layout);
   p.statistics = workspace.statistics;
-  if (workspace.transpose)
-    p.transposed = transposed_parameters(*workspace.transpose);
+  if (workspace.transposed)
+    p.transposed = transposed_parameters(*workspace.transposed);
   p.key_blocks = static_cast<std::int32_t>(key_blocks(request, request.spec.schedule.block_k));
   p.scale = call.scale ? *call.scale : static_cast<float>(1.0 / std::sqrt(static_cast<double>(request.shape.head_dim)));
   return p;
@@ -199,7 +223,7 @@ Problem Runtime::problem_of(const AttentionBackward& call, const Pattern& patter
 }
 
 std::size_t Runtime::workspace_bytes(const AttentionBackward& call, const Pattern& pattern) {
-  return operators::lay_out(operators::check_backward(call, pattern), pattern, nullptr).bytes;
+  return operators::lay_out(call, operators::check_backward(call, pattern), pattern).bytes;
 }
 
 void Runtime::prepare_backward(const Problem& forward) {
@@ -211,7 +235,7 @@ void Runtime::prepare_backward(const Problem& forward) {
 
 void Runtime::attention_backward(const AttentionBackward& call, const Pattern& pattern, Stream stream) {
   const operators::CallShape shape = operators::check_backward(call, pattern);
-  const operators::BackwardWorkspace workspace = operators::lay_out(shape, pattern, call.workspace);
+  const operators::BackwardWorkspace workspace = operators::lay_out(call, shape, pattern);
   if (call.workspace == nullptr || call.workspace_bytes < workspace.bytes ||
       reinterpret_cast<std::uintptr_t>(call.workspace) % operators::workspace_alignment != 0)
     throw Error(ErrorCode::invalid_argument,
@@ -226,16 +250,20 @@ void Runtime::attention_backward(const AttentionBackward& call, const Pattern& p
   executor.check_pointer(call.dk.data, "dk");
   executor.check_pointer(call.dv.data, "dv");
   executor.check_pointer(call.workspace, "workspace");
+  if (call.transposed) {
+    executor.check_pointer(call.transposed->offsets.data, "offsets");
+    executor.check_pointer(call.transposed->query_indices.data, "query_indices");
+  }
   if (const auto* lists = std::get_if<BlockList>(&pattern); lists != nullptr && lists->validate_lists)
     operators::check_lists(executor, *lists, shape, stream);
   // Everything is compiled, or refused, before the first kernel writes anything.
   std::vector<operators::Prepared> steps;
   for (const Problem& step : backward_steps(operators::problem_of_checked(forward, pattern, shape)))
     steps.push_back(state_->prepared(step, stream));
-  if (workspace.transpose) {
-    operators::check_transpose(*workspace.transpose);
+  if (workspace.transposed && !call.transposed) {
+    operators::check_transpose(*workspace.transposed);
     const operators::Prepared transpose = state_->prepared(parse_problem("transpose_lists:"), stream);
-    operators::launch_transpose(executor, *transpose.kernel, transpose.spec, *workspace.transpose, stream);
+    operators::launch_transpose(executor, *transpose.kernel, transpose.spec, *workspace.transposed, stream);
   }
   for (const operators::Prepared& step : steps)
     operators::launch_backward(executor, *step.kernel, call, {forward, pattern, shape, step.spec}, workspace, stream);

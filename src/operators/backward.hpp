@@ -18,13 +18,13 @@ AttentionForward forward_call(const AttentionBackward& call);
 /// check_call.
 CallShape check_backward(const AttentionBackward& call, const Pattern& pattern);
 
-/// How the workspace is laid out. Pointers are null where base is.
+/// How the workspace is laid out. Pointers are null where call.workspace is.
 struct BackwardWorkspace {
   RowStatistics statistics;
-  std::optional<TransposeLists> transpose; // block lists only
+  std::optional<TransposeLists> transposed; // block lists only; where the caller has brought them, not in the workspace
   std::size_t bytes = 0;
 };
-BackwardWorkspace lay_out(const CallShape& shape, const Pattern& pattern, void* base);
+BackwardWorkspace lay_out(const AttentionBackward& call, const CallShape& shape, const Pattern& pattern);
 
 /// The rows of one head in the row statistics.
 void set_statistics_rows(RowStatistics& statistics, const CallShape& shape, const Pattern& pattern);

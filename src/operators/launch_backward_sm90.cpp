@@ -86,9 +86,11 @@ void launch_backward_sm90(Executor& executor, const Kernel& kernel, const Spec& 
   mapped.work = dealt.work;
   mapped.backward = arguments;
 
-  const std::int64_t resident = std::int64_t{executor.device().multiprocessors} * spec.schedule.blocks_per_processor;
+  // One thread block an item, not one that stays and takes several: items take different times (lists of different
+  // lengths, clipped tiles, multiprocessors near and far from memory), and the hardware hands the next one to whoever
+  // is done. Measured on an H100: 1 to 3 % of the whole pass.
   LaunchShape shape;
-  shape.grid.x = static_cast<std::uint32_t>(std::min(dealt.items, std::max<std::int64_t>(resident, 1)));
+  shape.grid.x = static_cast<std::uint32_t>(dealt.items);
   shape.block.x = (1u + spec.schedule.consumers) * warpgroup_size;
   shape.shared_bytes = static_cast<std::uint32_t>(schedule::shared_memory_bytes(spec.problem, spec.schedule));
   executor.launch(kernel, shape, &mapped, sizeof(mapped), stream);

@@ -36,12 +36,12 @@ void add_scaled(double* sums, double factor, const double* values, std::size_t c
 }
 
 /// The gradients of one batch and key/value head, query head by query head, row by row, from the chain rule alone:
-/// neither out nor lse is looked at.
+/// lse is not looked at, and out only with BackwardDelta::of_out.
 class HeadGradients {
 public:
   HeadGradients(const AttentionBackward& call, const Relation& relation, std::int64_t batch, std::int64_t kv_head,
-                Gradients& result)
-      : relation_(relation), shape_(relation.shape()), batch_(batch), kv_head_(kv_head),
+                BackwardDelta delta, Gradients& result)
+      : relation_(relation), shape_(relation.shape()), batch_(batch), kv_head_(kv_head), delta_(delta),
         width_(static_cast<std::size_t>(shape_.head_dim)),
         scale_(call.scale ? double{*call.scale} : 1 / std::sqrt(static_cast<double>(shape_.head_dim))),
         keys_(read_head(AttentionTensor(call.k, call.layout), batch, kv_head)),
@@ -54,6 +54,9 @@ public:
   void add_query_head(const AttentionBackward& call, std::int64_t head) {
     const auto queries = read_head(AttentionTensor(call.q, call.layout), batch_, head);
     const auto gradients = read_head(AttentionTensor(call.dout, call.layout), batch_, head);
+    const auto outputs = delta_ == BackwardDelta::of_out
+                             ? read_head(AttentionTensor(call.out, call.layout), batch_, head)
+                             : std::vector<double>();
     std::map<std::int32_t, std::vector<std::int64_t>> keys_of_group;
     for (std::int64_t row = 0; row < shape_.queries; ++row) {
       const std::int32_t group = relation_.query_group(batch_, row);
@@ -67,12 +70,15 @@ public:
       const std::size_t at = static_cast<std::size_t>(row) * width_;
       const std::size_t result_row =
           static_cast<std::size_t>((batch_ * shape_.heads + head) * shape_.queries + row) * width_;
-      add_row(entry->second, &queries[at], &gradients[at], &result_.dq[result_row]);
+      add_row(entry->second, &queries[at], &gradients[at], outputs.empty() ? nullptr : &outputs[at],
+              &result_.dq[result_row]);
     }
   }
 
 private:
-  void add_row(const std::vector<std::int64_t>& keys, const double* query, const double* gradient, double* dq) {
+  /// output: null, or the row of out to take delta from.
+  void add_row(const std::vector<std::int64_t>& keys, const double* query, const double* gradient, const double* output,
+               double* dq) {
     if (keys.empty())
       return;
     std::vector<double> probabilities, of_probabilities;
@@ -88,6 +94,8 @@ private:
     double mean = 0; // of the probabilities' gradients: what normalising takes away
     for (std::size_t i = 0; i < keys.size(); ++i)
       mean += (probabilities[i] /= sum) * of_probabilities[i];
+    if (output != nullptr)
+      mean = dot(gradient, output, width_);
     for (std::size_t i = 0; i < keys.size(); ++i) {
       const double of_score = probabilities[i] * (of_probabilities[i] - mean);
       const std::size_t result_row =
@@ -130,6 +138,7 @@ private:
   const Relation& relation_;
   const Shape& shape_;
   std::int64_t batch_, kv_head_;
+  BackwardDelta delta_;
   std::size_t width_;
   double scale_;
   std::vector<double> keys_, values_;
@@ -139,7 +148,7 @@ private:
 
 } // namespace
 
-Gradients attention_backward(const AttentionBackward& call, const Pattern& pattern, int threads) {
+Gradients attention_backward(const AttentionBackward& call, const Pattern& pattern, int threads, BackwardDelta delta) {
   AttentionForward forward{};
   forward.q = call.q;
   forward.k = call.k;
@@ -158,7 +167,7 @@ Gradients attention_backward(const AttentionBackward& call, const Pattern& patte
   parallel_for(static_cast<std::size_t>(shape.batch * shape.kv_heads), threads, [&](std::size_t item) {
     const auto batch = static_cast<std::int64_t>(item) / shape.kv_heads;
     const auto kv_head = static_cast<std::int64_t>(item) % shape.kv_heads;
-    HeadGradients gradients(call, relation, batch, kv_head, result);
+    HeadGradients gradients(call, relation, batch, kv_head, delta, result);
     for (std::int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head)
       gradients.add_query_head(call, head);
     dq_terms[item] = gradients.squared_dq_terms();

@@ -1,5 +1,7 @@
 #include "schedule/backward.hpp"
 
+#include <algorithm>
+
 namespace tilewright::schedule::backward {
 namespace {
 
@@ -34,7 +36,7 @@ std::int32_t shared_memory_bytes(const Problem& problem, const Schedule& schedul
   if (problem.op == Operator::attention_backward_delta)
     return 0;
   const Rows rows = rows_of(problem, schedule);
-  const std::int32_t tensor_rows = 2 * rows.own + 2 * schedule.stages * rows.step;
+  const std::int32_t tensor_rows = 2 * std::max<std::int32_t>(rows.own, schedule.stages * rows.step); // in one place
   const std::int32_t statistics = problem.op == Operator::attention_backward_key ? schedule.stages * rows.step : 0;
   return tensor_rows * problem.head_dim * element_bytes + statistics * statistics_bytes + bookkeeping_bytes;
 }

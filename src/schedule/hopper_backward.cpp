@@ -109,14 +109,14 @@ std::vector<std::string> reasons_against(const Problem& problem, const Schedule&
   return reasons.take();
 }
 
-/// Consumers that share one list first; where a tile has 64 tokens, or a number that these do not divide, lists of
-/// their own, merged. The key kernel's two gradients take the registers of two consumers a multiprocessor; the query
-/// kernel's one leaves room for three.
+/// Consumers that share one list first; where a tile has 64 tokens, or a number that these do not divide, thread blocks
+/// of one consumer, or lists of their own, merged. The key kernel's two gradients take the registers of two consumers a
+/// multiprocessor; the query kernel's one leaves room for three.
 std::vector<Schedule> schedules(const Problem& problem) {
   std::vector<Schedule> result;
-  const auto append = [&](int consumers, int owned, int stages, int registers, int producer) {
+  const auto append = [&](int consumers, int owned, int stages, int registers, int producer, int blocks = 1) {
     Schedule schedule{.stages = static_cast<std::uint8_t>(stages),
-                      .blocks_per_processor = 1,
+                      .blocks_per_processor = static_cast<std::uint8_t>(blocks),
                       .consumers = static_cast<std::uint8_t>(consumers),
                       .consumer_registers = static_cast<std::uint8_t>(registers),
                       .producer_registers = static_cast<std::uint8_t>(producer),
@@ -134,6 +134,7 @@ std::vector<Schedule> schedules(const Problem& problem) {
     append(3, 192, narrow ? 6 : 4, 160, 32);
   append(2, 128, narrow ? 8 : 4, 232, 40);
   append(2, 128, narrow ? 8 : 5, 232, 40);
+  append(1, 64, narrow ? 5 : 2, 224, 32, 2);
   if (!of_keys(problem))
     append(3, 64, narrow ? 6 : 4, 160, 32);
   append(2, 64, narrow ? 8 : 5, 224, 56);

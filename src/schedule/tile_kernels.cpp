@@ -121,7 +121,7 @@ std::vector<Schedule> schedules(const Problem& problem) {
     schedule.blocks_per_processor = 2;
     break;
   default:
-    schedule.block_k = 64;
+    schedule.block_k = 32; // 64 leave half as many thread blocks as an H100 has multiprocessors, and more to do in each
     schedule.blocks_per_processor = 4;
     break;
   }

@@ -2,7 +2,9 @@
 // one head against the key blocks that the pattern names:
 //     P = exp2(scale_log2 Q K^T + exponents)    dS = P (dO V^T - deltas)    dQ += dS K, times scale in the end
 //
-// Each warp owns 16 or 32 query rows. Keys and values pass through a ring of config::stages shared-memory stages.
+// Each warp owns 16 or 32 query rows: their queries and dO stay in registers. Keys and values pass through a ring of
+// config::stages shared-memory stages, whose place the thread block's own rows take at the beginning and their gradient
+// in the end.
 #include "pattern.cuh"
 
 #include "kernels/sm80/backward.cuh"
@@ -30,8 +32,8 @@ struct Walk {
 
 constexpr int mask_words = config::block_k / step_rows; // of a stage: which keys are valid, a bit each
 static_assert(step_rows == warp_size, "a warp's vote is the mask of one step");
-constexpr int stages_offset = 2 * QueryShared::bytes; // behind queries and dO
-constexpr int masks_offset = stages_offset + config::stages * stage_bytes;
+constexpr int own_bytes = 2 * QueryShared::bytes;
+constexpr int masks_offset = own_bytes > config::stages* stage_bytes ? own_bytes : config::stages* stage_bytes;
 constexpr int walks_offset =
     masks_offset + (config::stages * mask_words * 4 + copy_bytes - 1) / copy_bytes * copy_bytes;
 constexpr int walk_bytes = parked_bytes<Walk>;
@@ -39,7 +41,7 @@ static_assert(walks_offset + config::stages * walk_bytes <= config::shared_bytes
               "the schedule's shared memory must hold all of it");
 
 TILEWRIGHT_DEVICE KeyShared key_stage(int stage) {
-  return {shared_memory() + stages_offset + static_cast<uint32_t>(stage) * stage_bytes};
+  return {shared_memory() + static_cast<uint32_t>(stage) * stage_bytes};
 }
 TILEWRIGHT_DEVICE KeyShared value_stage(int stage) { return {key_stage(stage).base + KeyShared::bytes}; }
 TILEWRIGHT_DEVICE SharedAddress mask_place(int stage) {
@@ -47,13 +49,6 @@ TILEWRIGHT_DEVICE SharedAddress mask_place(int stage) {
 }
 TILEWRIGHT_DEVICE SharedAddress walk_place(int stage) {
   return shared_memory() + walks_offset + static_cast<uint32_t>(stage) * walk_bytes;
-}
-
-TILEWRIGHT_DEVICE void load_keys(KeyShared tile, const uint16_t* tensor, int64_t token_stride, const KeyBlocks& block) {
-  const int first = block.first_row();
-  load_rows(
-      tile, tensor, token_stride, [&](int row) { return block.rows().contains(first + row); },
-      [&](int row) { return block.rows().token(first + row); });
 }
 
 /// Leaves beside a stage which of its keys are valid.
@@ -137,8 +132,9 @@ attention_backward_query(TILEWRIGHT_ARGUMENT(tilewright::KernelArguments, argume
   const auto load_stage = [&](int stage, const Walk& at) {
     KeyBlocks block(arguments.call, at.block);
     if (!block.done()) {
-      load_keys(key_stage(stage), at.keys, p.key_strides.token, block);
-      load_keys(value_stage(stage), at.values, p.value_strides.token, block);
+      const int first = block.first_row();
+      load_step(key_stage(stage), at.keys, p.key_strides.token, at.values, p.value_strides.token, block.rows(), first,
+                [&](int row) { return block.rows().contains(first + row); });
       store_key_mask(mask_place(stage), block);
       ++blocks_in_flight;
       block.advance();
@@ -159,10 +155,17 @@ attention_backward_query(TILEWRIGHT_ARGUMENT(tilewright::KernelArguments, argume
   load_rows(gradient_shared,
             head_of(backward.output_gradient, backward.output_gradient_strides, query.batch, query.head),
             backward.output_gradient_strides.token, valid, token);
+  commit_copies();
   const LaneStatistics statistics = load_statistics(backward.statistics, query, warp_row, lane);
   const int kv_head = query.head / p.heads_per_kv_head;
   Walk walk{head_of(p.key, p.key_strides, query.batch, kv_head),
             head_of(p.value, p.value_strides, query.batch, kv_head), KeyBlocks(arguments.call, query).state()};
+  wait_for_copies<0>();
+  synchronize_block();
+  Operand<row_groups> queries, output_gradients;
+  load_operand<row_groups>(queries, query_shared, warp_row, lane);
+  load_operand<row_groups>(output_gradients, gradient_shared, warp_row, lane);
+  synchronize_block(); // keys take their place
 #pragma unroll
   for (int stage = 0; stage < config::stages - 1; ++stage) {
     walk = load_stage(stage, walk);
@@ -179,20 +182,19 @@ attention_backward_query(TILEWRIGHT_ARGUMENT(tilewright::KernelArguments, argume
 #pragma unroll 1
     for (int first_key = 0; first_key < config::block_k; first_key += step_rows) {
       Scores<row_groups> scores, of_probabilities;
-      multiply_rows<row_groups>(scores, query_shared, warp_row, key_stage(stage), first_key, lane);
+      multiply_rows<row_groups>(scores, queries, key_stage(stage), first_key, lane);
       uint32_t valid_keys = all_lanes;
       if constexpr (TileRows<KeyTile>::may_be_partial) {
         valid_keys = load_shared_word(mask_place(stage) + first_key / step_rows * 4);
       }
       exponentiate(scores, statistics, valid_keys, p.scale_log2, lane);
-      multiply_rows<row_groups>(of_probabilities, gradient_shared, warp_row, value_stage(stage), first_key, lane);
+      multiply_rows<row_groups>(of_probabilities, output_gradients, value_stage(stage), first_key, lane);
       differentiate(scores, of_probabilities, statistics);
       add_weighted_rows<row_groups>(gradient, scores, key_stage(stage), first_key, lane);
     }
     stage = stage_after(stage);
   }
-  wait_for_copies<0>(); // without a key block nothing waited for the query's rows, which the result's are written over
-  synchronize_block();
+  synchronize_block(); // the results take the stages' place; nothing is on its way there
   stage_gradient<row_groups>(gradient, backward.scale, query_shared, warp_row, lane);
   // Derived anew: kept, it would hold registers around the main loop.
   const QueryBlock result = pattern_query_block(arguments.call, opaque(block_index()));

@@ -10,8 +10,8 @@ using PatternParameters = BlockListParameters;
 
 TILEWRIGHT_DEVICE QueryBlock pattern_query_block(const AttentionArguments<PatternParameters>& arguments, int index) {
   const auto& lists = arguments.pattern;
-  return query_block(arguments.attention, index, config::edges_sized ? lists.query_sizes : nullptr,
-                     lists.query_size_batch_stride);
+  return query_block(arguments.attention, index,
+                     config::edges_sized ? TileSizes{lists.query_sizes, lists.query_size_batch_stride} : TileSizes{});
 }
 
 /// A query block's key tiles, each by itself: for a warp whose lanes look at many at once.

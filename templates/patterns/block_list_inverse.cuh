@@ -11,7 +11,7 @@ using BackwardArguments = AttentionBackwardArguments<PatternParameters>;
 TILEWRIGHT_DEVICE KeyBlock pattern_key_block(const BackwardArguments& arguments, int index) {
   const auto& lists = arguments.call.pattern;
   return key_block(arguments.call.attention, arguments.backward.key_blocks, index,
-                   config::edges_sized ? lists.key_sizes : nullptr, lists.key_size_batch_stride);
+                   config::edges_sized ? TileSizes{lists.key_sizes, lists.key_size_batch_stride} : TileSizes{});
 }
 
 /// Walks the query tiles that see a key block in steps of config::block_q rows, head by head, leaving out steps without
@@ -32,7 +32,7 @@ public:
   TILEWRIGHT_DEVICE QueryBlocks(const BackwardArguments& arguments, const KeyBlock& key)
       : arguments_(arguments), key_(key) {
     const int group = arguments.call.attention.heads_per_kv_head;
-    state_.head = key.kv_head * group;
+    state_.head = key.head * group;
     state_.heads_end = state_.head + group;
     state_.tile = 0;
     state_.size = -1;

@@ -1,4 +1,4 @@
-// The key blocks of a box of tiles, then of the text: what dense and sliding tile attention walk through.
+// The blocks of a box of tiles, then of the text: what dense and sliding tile attention walk through.
 #pragma once
 
 #include "patterns/geometry.cuh"
@@ -45,8 +45,9 @@ private:
   static TILEWRIGHT_DEVICE int extent(const TileRange& range) { return range.end - range.start; }
 };
 
-/// Walks the box's tiles in (t, h, w) order in steps of config::block_k rows, leaving out steps without a valid key.
-class TileBoxKeys {
+/// Walks the box's tiles in (t, h, w) order in steps of block_rows rows, then the text, leaving out steps without a
+/// valid row. grid: of the tiles of this side, queries or keys.
+template <class Tile, int block_rows> class TileBoxWalk {
 public:
   /// All that distinguishes one step of a walk from another: a plain value.
   struct State {
@@ -55,29 +56,25 @@ public:
     int first_row;
     enum Where { in_video, in_text, past_the_end } where;
   };
-
-  TILEWRIGHT_DEVICE TileBoxKeys(const AttentionParameters& p, const State& state) : p_(p), state_(state) {
-    find_rows();
+  static TILEWRIGHT_DEVICE State start_of(const TileBox& box) {
+    return {box, {box.t.start, box.h.start, box.w.start}, 0, State::in_video};
   }
-  TILEWRIGHT_DEVICE TileBoxKeys(const AttentionParameters& p, const TileBox& box)
-      : TileBoxKeys(p, State{box, {box.t.start, box.h.start, box.w.start}, 0, State::in_video}) {}
 
-  /// The rows of a video tile, given its number: what a walk finds when it meets it.
-  template <class Arguments>
-  static TILEWRIGHT_DEVICE TileRows<KeyTile> rows_of(const Arguments& arguments, int, int, TileCoordinate tile) {
-    return video_rows<KeyTile>(arguments.attention.key_grid, tile);
+  TILEWRIGHT_DEVICE TileBoxWalk(const AttentionParameters& p, const TokenGrid& grid, const State& state)
+      : p_(p), grid_(grid), state_(state) {
+    find_rows();
   }
 
   TILEWRIGHT_DEVICE const State& state() const { return state_; }
   TILEWRIGHT_DEVICE bool done() const { return state_.where == State::past_the_end; }
   TILEWRIGHT_DEVICE bool text() const { return config::text && state_.where == State::in_text; }
   TILEWRIGHT_DEVICE TileCoordinate tile() const { return state_.tile; }
-  /// The step's keys are rows first_row() .. first_row() + config::block_k - 1 of rows().
+  /// The step's rows are first_row() .. first_row() + block_rows - 1 of rows().
   TILEWRIGHT_DEVICE int first_row() const { return state_.first_row; }
-  TILEWRIGHT_DEVICE const TileRows<KeyTile>& rows() const { return rows_; }
+  TILEWRIGHT_DEVICE const TileRows<Tile>& rows() const { return rows_; }
 
   TILEWRIGHT_DEVICE void advance() {
-    state_.first_row += config::block_k;
+    state_.first_row += block_rows;
     if (state_.first_row < rows_.end) {
       return;
     }
@@ -89,6 +86,12 @@ public:
     } else {
       state_.where = State::past_the_end;
     }
+    find_rows();
+  }
+
+  /// Goes on from another step of the same grid.
+  TILEWRIGHT_DEVICE void move_to(const State& state) {
+    state_ = state;
     find_rows();
   }
 
@@ -106,12 +109,26 @@ private:
   }
 
   TILEWRIGHT_DEVICE void find_rows() {
-    rows_ = text() ? text_rows<KeyTile>(p_.key_grid, p_.text_length) : video_rows<KeyTile>(p_.key_grid, state_.tile);
+    rows_ = text() ? text_rows<Tile>(grid_, p_.text_length) : video_rows<Tile>(grid_, state_.tile);
   }
 
   const AttentionParameters& p_;
+  const TokenGrid& grid_;
   State state_;
-  TileRows<KeyTile> rows_;
+  TileRows<Tile> rows_;
+};
+
+/// A query block's walk through the keys.
+class TileBoxKeys : public TileBoxWalk<KeyTile, config::block_k> {
+public:
+  TILEWRIGHT_DEVICE TileBoxKeys(const AttentionParameters& p, const State& state) : TileBoxWalk(p, p.key_grid, state) {}
+  TILEWRIGHT_DEVICE TileBoxKeys(const AttentionParameters& p, const TileBox& box) : TileBoxKeys(p, start_of(box)) {}
+
+  /// The rows of a video tile, given its number: what a walk finds when it meets it.
+  template <class Arguments>
+  static TILEWRIGHT_DEVICE TileRows<KeyTile> rows_of(const Arguments& arguments, int, int, TileCoordinate tile) {
+    return video_rows<KeyTile>(arguments.attention.key_grid, tile);
+  }
 };
 
 } // namespace tilewright

@@ -4,7 +4,7 @@
 #   1. random problems against the float64 reference (TILEWRIGHT_GPU_PROBLEMS, default 400 for each kernel family)
 #   2. 20 of them under compute-sanitizer's memcheck and racecheck, where that is installed
 #   3. tilewright bench, for the default schedule and for the generic family's (sm80)
-#   4. benchmarks/compare_gpu.py
+#   4. benchmarks/compare_gpu.py and compare_backward.py
 # Writes run.log, steps.jsonl and bench.jsonl under ${OUT:-benchmarks/results/DATE-GPU}. Uses no network. The exit
 # status is 0 where every step that could run succeeded, 1 otherwise, without a GPU too, 2 for wrong usage.
 set -uo pipefail
@@ -91,6 +91,8 @@ for tool in memcheck racecheck; do
   if [ -n "$sanitizer" ]; then
     step "compute-sanitizer $tool" env TILEWRIGHT_GPU_PROBLEMS=20 \
       "$sanitizer" --tool "$tool" --error-exitcode 1 "$tests" --test-case="random problems*"
+    [ $tool = racecheck ] || step "compute-sanitizer $tool, backward" env TILEWRIGHT_GPU_PROBLEMS=4 \
+      "$sanitizer" --tool $tool --error-exitcode 1 "$tests" --test-case="random backward problems*"
   else
     say "== compute-sanitizer $tool: SKIP, compute-sanitizer is not installed"
   fi
@@ -105,6 +107,8 @@ bench_both "block list 64x64, 76 of 768 random blocks" \
 if [ -f "$shim" ] && python3 -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null; then
   step "comparison with cuDNN and FlexAttention" \
     python3 "$repository/benchmarks/compare_gpu.py" --shim "$shim" --output "$out"
+  step "comparison of the backward pass with cuDNN" \
+    python3 "$repository/benchmarks/compare_backward.py" --shim "$shim" --output "$out/backward_whole.json"
 else
   say "== comparison with cuDNN and FlexAttention: SKIP, it needs python3 with torch, and $shim"
 fi

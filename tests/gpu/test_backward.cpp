@@ -6,9 +6,8 @@
 #include <set>
 #include <string>
 
-#include "device_problem.hpp"
+#include "device_backward.hpp"
 #include "problem_count.hpp"
-#include "support_random_backward.hpp"
 
 using namespace tilewright;
 using namespace tilewright::testing;
@@ -16,46 +15,6 @@ using namespace tilewright::testing;
 namespace {
 
 constexpr double activation_scales[] = {1, 4, 16};
-
-/// Whole allocations travel, guards and gaps with them.
-class DeviceBackward {
-public:
-  DeviceBackward(RandomBackward& problem, const std::shared_ptr<const cuda::CudaDevice>& device)
-      : workspace_(device, problem.call().workspace_bytes) {
-    for (HostTensor* tensor : problem.tensors())
-      copies_.push_back({tensor, cuda::DeviceMemory(device, tensor->allocation_bytes())});
-    std::tie(call_, pattern_) = problem.relocated([&](void* data) -> void* {
-      for (const Copy& copy : copies_)
-        if (copy.host->view().data == data)
-          return static_cast<std::byte*>(copy.device.data()) + HostTensor::guard_bytes;
-      FAIL("a tensor without a copy");
-      return nullptr;
-    });
-    call_.workspace = workspace_.data();
-  }
-
-  void upload() {
-    for (Copy& copy : copies_)
-      copy.device.copy_from_host({copy.host->allocation(), copy.host->allocation_bytes()});
-    workspace_.fill(std::byte{0x7f});
-  }
-  void download() {
-    for (Copy& copy : copies_)
-      copy.device.copy_to_host({copy.host->allocation(), copy.host->allocation_bytes()});
-  }
-  void run(Runtime& runtime) { runtime.attention_backward(call_, pattern_); }
-
-private:
-  struct Copy {
-    HostTensor* host;
-    cuda::DeviceMemory device;
-  };
-
-  std::vector<Copy> copies_;
-  cuda::DeviceMemory workspace_;
-  AttentionBackward call_;
-  Pattern pattern_;
-};
 
 /// From poisoned gradients each time: right, and the same to the last bit in `runs` runs.
 std::string complaint_about(RandomBackward& problem, Runtime& runtime,
@@ -66,7 +25,7 @@ std::string complaint_about(RandomBackward& problem, Runtime& runtime,
   for (int run = 0; run < runs; ++run) {
     problem.poison();
     there.upload();
-    there.run(runtime);
+    runtime.attention_backward(there.call(), there.pattern());
     there.download();
     if (run == 0) {
       first = problem.gradient_bytes();

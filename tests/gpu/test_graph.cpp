@@ -3,6 +3,7 @@
 
 #include <string>
 
+#include "device_backward.hpp"
 #include "device_problem.hpp"
 #include "graph_api.hpp"
 
@@ -51,6 +52,43 @@ TEST_CASE("a prepared call is captured in a graph and replayed") {
     });
     CHECK(complaint == "");
   }
+  api.call("cuStreamDestroy_v2", stream);
+}
+
+TEST_CASE("a prepared backward call is captured in a graph and replayed") {
+  const auto device = gpu_or_skip();
+  if (device == nullptr)
+    return;
+  Runtime runtime(make_cuda_executor(device));
+  const GraphApi api(device->api());
+  const cuda::ContextGuard guard(*device);
+  void* stream = nullptr;
+  api.call("cuStreamCreate", &stream, non_blocking_stream);
+  for (const PatternKind pattern : {PatternKind::dense, PatternKind::sliding_tile, PatternKind::block_list})
+    for (const std::uint64_t seed : {1, 2}) {
+      RandomLimits limits{.max_flops = 4e7, .any_strides = false};
+      limits.pattern = pattern;
+      RandomBackward problem(seed, limits);
+      CAPTURE(problem.problem().description());
+      runtime.prepare_backward(problem.problem().problem());
+      DeviceBackward there(problem, device);
+      problem.poison();
+      there.upload();
+      void *graph = nullptr, *executable = nullptr;
+      api.call("cuStreamBeginCapture_v2", stream, capture_thread_local);
+      runtime.attention_backward(there.call(), there.pattern(), stream);
+      api.call("cuStreamEndCapture", stream, &graph);
+      there.download();
+      CHECK(problem.complaints() != ""); // capturing has run nothing: the gradients are still poison
+      api.call("cuGraphInstantiateWithFlags", &executable, graph, 0ULL);
+      for (int replay = 0; replay < 2; ++replay)
+        api.call("cuGraphLaunch", executable, stream);
+      api.call("cuStreamSynchronize", stream);
+      there.download();
+      CHECK(problem.complaints() == "");
+      api.call("cuGraphExecDestroy", executable);
+      api.call("cuGraphDestroy", graph);
+    }
   api.call("cuStreamDestroy_v2", stream);
 }
 

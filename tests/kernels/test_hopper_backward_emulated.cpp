@@ -1,14 +1,12 @@
-// The sm90 family's backward kernels in the emulator, against gradients computed pair by pair in float64.
+// The sm90 family's backward kernels in the emulator, against the float64 reference.
 #include <doctest/doctest.h>
 
 #include <cstdint>
-#include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "schedule/feasibility.hpp"
-#include "schedule/heuristic.hpp"
-#include "support_backward_problem.hpp"
 #include "support_random_backward.hpp"
 #include <tilewright/emulator.hpp>
 #include <tilewright/error.hpp>
@@ -30,32 +28,28 @@ testing::RandomLimits small_problems() {
   return limits;
 }
 
-/// What is wrong with both kernels' gradients under two orders of threads; they must be the same bits.
-std::string check(std::uint64_t seed, const testing::RandomLimits& limits,
-                  const std::function<Spec(const Problem&)>& spec_of) {
-  testing::BackwardProblem problem(seed, limits);
-  std::string wrong;
-  for (const Operator op : {Operator::attention_backward_key, Operator::attention_backward_query})
+/// What is wrong with the gradients under two orders of threads; they must be the same bits.
+std::string check(std::uint64_t seed, const testing::RandomLimits& limits, RuntimeOptions options = {},
+                  double scale = 1) {
+  options.family = Family::sm90;
+  testing::RandomBackward problem(seed, limits, scale);
+  std::vector<std::byte> first;
+  for (const std::uint64_t emulator_seed : {seed, seed + 1000003})
     try {
-      const Spec spec = spec_of(problem.problem(op));
-      std::vector<std::byte> first, second;
-      const auto run = [&](std::uint64_t emulator_seed, std::vector<std::byte>& bytes) {
-        const auto executor = make_emulator({.seed = emulator_seed, .architecture = hopper});
-        const std::string complaint = problem.check(*executor, spec, bytes);
-        if (!complaint.empty())
-          wrong += fmt::format("\n{}{}", to_string(spec), complaint);
-      };
-      run(seed, first);
-      run(seed + 1000003, second);
-      if (first != second)
-        wrong += fmt::format("\n{}: gradients differ between runs", to_string(spec));
+      Runtime runtime(make_emulator({.seed = emulator_seed, .architecture = hopper}), options);
+      const std::string wrong = problem.check(
+          [&](const AttentionBackward& call, const Pattern& pattern) { runtime.attention_backward(call, pattern); });
+      if (!wrong.empty())
+        return fmt::format("seed {}: {}", seed, wrong);
+      if (first.empty())
+        first = problem.gradient_bytes();
+      else if (first != problem.gradient_bytes())
+        return fmt::format("seed {}: gradients differ between runs", seed);
     } catch (const Error& error) {
-      wrong += fmt::format("\n{}", error.what());
+      return fmt::format("seed {}: {}", seed, error.what());
     }
-  return wrong.empty() ? "" : fmt::format("seed {}: {}{}", seed, problem.description(), wrong);
+  return "";
 }
-
-Spec default_spec(const Problem& problem) { return schedule::default_spec(problem, {9, 0, 0}, Family::sm90); }
 
 } // namespace
 
@@ -69,26 +63,29 @@ TEST_CASE("backward kernels of sm90, default schedules: every pattern, type, hea
           limits.dtype = dtype;
           limits.head_dim = head_dim;
           limits.layout = layout;
-          CHECK(check(static_cast<std::uint64_t>(head_dim) + (dtype == DataType::bf16 ? 1 : 0), limits, default_spec) ==
-                "");
+          CHECK(check(static_cast<std::uint64_t>(head_dim) + (dtype == DataType::bf16 ? 1 : 0), limits) == "");
         }
 }
 
 TEST_CASE("backward kernels of sm90, schedules of every form") {
-  const std::string rest = "family=sm90,blocks_per_processor=1,cluster=1,overlap=0,softmax=online,";
+  const std::string rest = "family=sm90,cluster=1,overlap=0,softmax=online,";
   const std::pair<Operator, std::string> schedules[] = {
-      {Operator::attention_backward_key,
-       "block_q=64,block_k=128,stages=2,consumers=2,consumer_registers=232,producer_registers=40"},
-      {Operator::attention_backward_key,
-       "block_q=64,block_k=64,stages=1,consumers=2,consumer_registers=224,producer_registers=56"},
-      {Operator::attention_backward_key,
-       "block_q=64,block_k=64,stages=4,consumers=2,consumer_registers=224,producer_registers=56"},
-      {Operator::attention_backward_query,
-       "block_q=192,block_k=64,stages=3,consumers=3,consumer_registers=160,producer_registers=32"},
-      {Operator::attention_backward_query,
-       "block_q=64,block_k=64,stages=2,consumers=3,consumer_registers=160,producer_registers=32"},
-      {Operator::attention_backward_query,
-       "block_q=64,block_k=64,stages=3,consumers=2,consumer_registers=232,producer_registers=40"}};
+      {Operator::attention_backward_key, "block_q=64,block_k=128,stages=2,blocks_per_processor=1,consumers=2,consumer_"
+                                         "registers=232,producer_registers=40"},
+      {Operator::attention_backward_key, "block_q=64,block_k=64,stages=1,blocks_per_processor=1,consumers=2,consumer_"
+                                         "registers=224,producer_registers=56"},
+      {Operator::attention_backward_key, "block_q=64,block_k=64,stages=4,blocks_per_processor=1,consumers=2,consumer_"
+                                         "registers=224,producer_registers=56"},
+      {Operator::attention_backward_key, "block_q=64,block_k=64,stages=2,blocks_per_processor=2,consumers=1,consumer_"
+                                         "registers=224,producer_registers=32"},
+      {Operator::attention_backward_query, "block_q=64,block_k=64,stages=2,blocks_per_processor=2,consumers=1,consumer_"
+                                           "registers=224,producer_registers=32"},
+      {Operator::attention_backward_query, "block_q=192,block_k=64,stages=3,blocks_per_processor=1,consumers=3,"
+                                           "consumer_registers=160,producer_registers=32"},
+      {Operator::attention_backward_query, "block_q=64,block_k=64,stages=2,blocks_per_processor=1,consumers=3,consumer_"
+                                           "registers=160,producer_registers=32"},
+      {Operator::attention_backward_query, "block_q=64,block_k=64,stages=3,blocks_per_processor=1,consumers=2,consumer_"
+                                           "registers=232,producer_registers=40"}};
   for (const auto& [op, text] : schedules) {
     CAPTURE(text);
     const Schedule schedule = parse_schedule(rest + text);
@@ -99,29 +96,21 @@ TEST_CASE("backward kernels of sm90, schedules of every form") {
       if (!schedule::reasons_against(problem, schedule, hopper).empty())
         continue;
       ++fitting;
-      const Operator chosen = op;
-      CHECK(check(seed, small_problems(), [&](const Problem& of) {
-              return of.op == chosen ? schedule::insisted_spec(of, {9, 0, 0}, schedule) : default_spec(of);
-            }) == "");
+      RuntimeOptions options;
+      (op == Operator::attention_backward_key ? options.backward_key_schedule : options.backward_query_schedule) =
+          schedule;
+      CHECK(check(seed, small_problems(), options) == "");
     }
     CHECK(fitting == 2);
   }
 }
 
-TEST_CASE("backward pass of sm90 from end to end: every pattern") {
-  for (const PatternKind pattern : {PatternKind::dense, PatternKind::sliding_tile, PatternKind::block_list})
-    for (const std::uint64_t seed : {5, 6}) {
-      testing::RandomLimits limits = small_problems();
-      limits.pattern = pattern;
-      std::string wrong;
-      try {
-        testing::RandomBackward problem(seed, limits);
-        Runtime runtime(make_emulator({.seed = seed, .architecture = hopper}), {});
-        wrong = problem.check(
-            [&](const AttentionBackward& call, const Pattern& of) { runtime.attention_backward(call, of); });
-      } catch (const Error& error) {
-        wrong = error.what();
+TEST_CASE("backward kernels of sm90, activations of every scale") {
+  testing::RandomLimits limits = small_problems();
+  for (const DataType dtype : {DataType::bf16, DataType::fp16})
+    for (const double scale : {4.0, 16.0})
+      for (const std::uint64_t seed : {201, 202, 203}) {
+        limits.dtype = dtype;
+        CHECK(check(seed, limits, {}, scale) == "");
       }
-      CHECK(wrong == "");
-    }
 }

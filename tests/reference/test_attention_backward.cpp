@@ -132,3 +132,37 @@ TEST_CASE("gradients of block lists are finite differences, and zero where nobod
           REQUIRE(gradients.dv[i] == 0);
         }
 }
+
+TEST_CASE("gradients with delta from a given out: exact where out is, and linear in it") {
+  const Pattern pattern = Dense{};
+  Differences problem(24, 40, 4);
+  for (std::size_t i = 0; i < problem.v.values.size(); ++i) // all values are the same: out is one of them, exactly
+    problem.v.values[i] = problem.v.values[i % head_dim];
+  problem.v.write({});
+  Input out(24, heads, problem.random);
+  for (std::size_t i = 0; i < out.values.size(); ++i)
+    out.values[i] = problem.v.values[i % head_dim];
+  out.write({});
+  AttentionBackward call = problem.backward();
+  call.out = out.tensor.view();
+  const auto delta = reference::BackwardDelta::of_out;
+  const reference::Gradients zero = reference::attention_backward(call, pattern, 0, delta);
+  const reference::Gradients exact = reference::attention_backward(call, pattern);
+  // Twice the out: the scores' gradients become -P delta, so dq = -scale delta sum(P k), an attention over the keys.
+  for (double& value : out.values)
+    value *= 2;
+  out.write({});
+  const reference::Gradients doubled = reference::attention_backward(call, pattern, 0, delta);
+  AttentionForward over_keys = problem.forward();
+  over_keys.v = over_keys.k;
+  const std::vector<double> means = reference::attention_forward(over_keys, pattern).out;
+  const double scale = 1 / std::sqrt(static_cast<double>(head_dim));
+  for (std::size_t i = 0; i < means.size(); ++i) {
+    const std::size_t row = i / head_dim * head_dim;
+    const double row_delta = std::inner_product(
+        problem.dout.values.begin() + static_cast<std::ptrdiff_t>(row),
+        problem.dout.values.begin() + static_cast<std::ptrdiff_t>(row + head_dim), problem.v.values.begin(), 0.0);
+    REQUIRE(std::abs(zero.dq[i] - exact.dq[i]) < 1e-12);
+    REQUIRE(std::abs(doubled.dq[i] + scale * row_delta * means[i]) < 1e-9);
+  }
+}

@@ -23,7 +23,7 @@ TILEWRIGHT_DEVICE OwnBlock own_block(const KernelArguments& arguments, int index
 TILEWRIGHT_DEVICE Walk walk_of(const KernelArguments& arguments, const OwnBlock& own) {
   return Walk(arguments.backward, own);
 }
-TILEWRIGHT_DEVICE int own_head(const OwnBlock& own) { return own.kv_head; }
+TILEWRIGHT_DEVICE int own_head(const OwnBlock& own) { return own.head; }
 TILEWRIGHT_DEVICE int walked_head(const KernelArguments&, const OwnBlock&, const Walk& walk) { return walk.head(); }
 TILEWRIGHT_DEVICE int walked_statistics_row(const Walk& walk) { return walk.statistics_row(); }
 

@@ -6,6 +6,7 @@
 #include "device/copy.cuh"
 #include "device/shared_tile.cuh"
 #include "device/warpgroup.cuh"
+#include "kernels/sm90/ring.cuh"
 
 namespace tilewright {
 
@@ -95,21 +96,5 @@ struct Shared {
   }
 };
 static_assert(Shared::bytes == config::shared_bytes, "schedule and kernel must agree on the shared memory");
-
-/// The word; the compiler knows that all lanes have the same. When it returns all lanes have read.
-TILEWRIGHT_DEVICE uint32_t uniform_shared_word(SharedAddress address) { return uniform(load_shared_word(address)); }
-
-/// A place in the ring of stages, and the parity of the phase that fills it.
-struct RingPlace {
-  int stage = 0;
-  uint32_t parity = 0;
-
-  TILEWRIGHT_DEVICE void advance() {
-    if (++stage == config::stages) {
-      stage = 0;
-      parity ^= 1;
-    }
-  }
-};
 
 } // namespace tilewright
