@@ -44,13 +44,6 @@ void add_shape_reasons(Reasons& reasons, const Problem& problem, const Schedule&
   reasons.add_if(schedule.blocks_per_processor < 1, "blocks_per_processor is 0");
   if (!reasons.empty())
     return;
-  // Seen with NVRTC 13.0: one register too many with 255 of them for 32 rows, and with 128 for 16 rows (on sm_90).
-  const bool many_rows = block_q == warps * 2 * matrix_rows;
-  const bool few_registers = warps * warp_size * schedule.blocks_per_processor * 128 >= registers_in_all;
-  reasons.add_if((many_rows || few_registers) && problem.head_dim == 128 && problem.text == Text::present &&
-                     problem.layout == Layout::tiled,
-                 "{} spill registers with text in the tiled layout at head_dim=128",
-                 many_rows ? "32 rows a warp" : "128 registers a thread");
   reasons.add_if(problem.pattern != PatternKind::dense && problem.tile.volume() % block_q != 0,
                  "block_q={} does not divide the tile of {} tokens", block_q, problem.tile.volume());
 }

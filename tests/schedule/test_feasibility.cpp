@@ -72,8 +72,6 @@ TEST_CASE("reasons say what is needed and what there is") {
         "it needs at least 184 registers a thread, 3 thread blocks of 128 threads leave 170");
   CHECK(against(small_tiles, "block_q=128,block_k=32,stages=2,warps=8,blocks_per_processor=1", hopper) ==
         "block_q=128 does not divide the tile of 64 tokens");
-  CHECK(against(tiled_text, "block_q=128,block_k=32,stages=2,warps=4,blocks_per_processor=1", hopper) ==
-        "32 rows a warp spill registers with text in the tiled layout at head_dim=128");
   CHECK(against(sliding, "block_q=128,block_k=32,stages=2,warps=4,blocks_per_processor=1", {7, 5, 0}) ==
         "sm_75 is not among the architectures sm_80, sm_86, sm_87, sm_88, sm_89, sm_90, sm_100, sm_103, sm_110, "
         "sm_120, sm_121");

@@ -37,7 +37,7 @@ TEST_CASE("defaults: 128 query rows in 4 warps, two thread blocks on a multiproc
   CHECK(default_of(sta + "tile=6x8x8", "sm_89") == "128 rows, 4 warps, keys 32, stages 3, resident 1");
   CHECK(default_of(sta + "tile=6x8x8,head_dim=64", "sm_120") == "128 rows, 4 warps, keys 32, stages 3, resident 2");
   CHECK(default_of(list + "tile=1x1x128", "sm_103") == "128 rows, 4 warps, keys 32, stages 3, resident 2");
-  CHECK(default_of(sta + "layout=tiled", "sm_90") == "128 rows, 8 warps, keys 32, stages 3, resident 1");
+  CHECK(default_of(sta + "layout=tiled", "sm_90") == "128 rows, 4 warps, keys 32, stages 3, resident 2");
   CHECK(default_of("pattern=dense,edges=full", "sm_90a") == "128 rows, 4 warps, keys 32, stages 3, resident 2");
 }
 
