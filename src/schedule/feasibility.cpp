@@ -39,26 +39,13 @@ void add_shape_reasons(Reasons& reasons, const Problem& problem, const Schedule&
   reasons.add_if(warps != 1 && warps != 2 && warps != 4 && warps != 8, "warps={} is not 1, 2, 4 or 8", warps);
   reasons.add_if(block_q != warps * matrix_rows && block_q != warps * 2 * matrix_rows,
                  "block_q={} is not {} or {} rows for each of {} warps", block_q, matrix_rows, 2 * matrix_rows, warps);
-  reasons.add_if(block_k != 32 && block_k != 64 && block_k != 128, "block_k={} is not 32, 64 or 128", block_k);
+  reasons.add_if(block_k != 32, "block_k={} is not 32", block_k);
   reasons.add_if(schedule.stages < 2 || schedule.stages > 4, "stages={} is not 2 to 4", schedule.stages);
   reasons.add_if(schedule.blocks_per_processor < 1, "blocks_per_processor is 0");
   if (!reasons.empty())
     return;
-  // Seen with NVRTC 13.0: one register too many with 255 of them for 32 rows, and with 128 for 16 rows (on sm_90).
-  const bool many_rows = block_q == warps * 2 * matrix_rows;
-  const bool few_registers = warps * warp_size * schedule.blocks_per_processor * 128 >= registers_in_all;
-  reasons.add_if((many_rows || few_registers) && problem.head_dim == 128 && problem.text == Text::present &&
-                     problem.layout == Layout::tiled,
-                 "{} spill registers with text in the tiled layout at head_dim=128",
-                 many_rows ? "32 rows a warp" : "128 registers a thread");
-  if (problem.pattern == PatternKind::dense) {
-    reasons.add_if(block_k != dense_key_block, "block_k={} is not the {} of dense problems", block_k, dense_key_block);
-    return;
-  }
-  reasons.add_if(problem.tile.volume() % block_q != 0, "block_q={} does not divide the tile of {} tokens", block_q,
-                 problem.tile.volume());
-  reasons.add_if(problem.key_tile.volume() % block_k != 0, "block_k={} does not divide the key tile of {} tokens",
-                 block_k, problem.key_tile.volume());
+  reasons.add_if(problem.pattern != PatternKind::dense && problem.tile.volume() % block_q != 0,
+                 "block_q={} does not divide the tile of {} tokens", block_q, problem.tile.volume());
 }
 
 void add_resource_reasons(Reasons& reasons, const Problem& problem, const Schedule& schedule,
@@ -106,8 +93,12 @@ std::int32_t shared_memory_bytes(const Problem& problem, const Schedule& schedul
   if (is_backward(problem.op))
     return backward::shared_memory_bytes(problem, schedule);
   const std::int32_t rows = schedule.block_q + 2 * schedule.stages * schedule.block_k; // queries, keys and values
-  constexpr std::int32_t bookkeeping_bytes = 512; // key masks and the parked walk; the kernel checks that they fit
-  return rows * problem.head_dim * element_bytes + bookkeeping_bytes;
+  // The list of key blocks, and what each row that the threads copy together adds to a block's first row, which text
+  // has twice; the kernel checks that they fit.
+  constexpr std::int32_t list_bytes = 784, row_bytes = 16, copy_bytes = 16;
+  const std::int32_t copied_rows = schedule.warps * warp_size * copy_bytes / (problem.head_dim * element_bytes);
+  return rows * problem.head_dim * element_bytes + list_bytes +
+         (problem.text == Text::present ? 2 : 1) * copied_rows * row_bytes;
 }
 
 std::int32_t least_registers(const Problem& problem, const Schedule& schedule) noexcept {

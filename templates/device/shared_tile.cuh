@@ -21,12 +21,23 @@ template <int rows_, int columns_> struct SharedTile {
 
   SharedAddress base; // a multiple of 1024
 
-  /// Address of the 16 bytes that hold columns 8 chunk .. 8 chunk + 7 of a row.
-  TILEWRIGHT_DEVICE SharedAddress chunk(int row, int chunk) const {
+  /// Where the 16 bytes stand, from the base, that hold columns 8 chunk .. 8 chunk + 7 of a row.
+  static TILEWRIGHT_DEVICE uint32_t offset(int row, int chunk) {
     constexpr uint32_t panel_chunks = panel_columns / chunk_elements;
     const uint32_t panel = static_cast<uint32_t>(chunk) / panel_chunks;
     const uint32_t place = static_cast<uint32_t>(chunk ^ row) % panel_chunks;
-    return base + panel * panel_bytes + static_cast<uint32_t>(row) * row_bytes + place * 16;
+    return panel * panel_bytes + static_cast<uint32_t>(row) * row_bytes + place * 16;
+  }
+  TILEWRIGHT_DEVICE SharedAddress chunk(int row, int chunk) const { return base + offset(row, chunk); }
+
+  /// offset(row + rows, chunk ^ chunks), given offset(row, chunk) with a chunk of the first panel and a row whose bits
+  /// below 8 are none of `rows`'. With rows and chunks known at compile time it costs one instruction at most: the rest
+  /// of the address is the load's immediate.
+  static TILEWRIGHT_DEVICE uint32_t moved(uint32_t offset, int rows, int chunks) {
+    constexpr int panel_chunks = panel_columns / chunk_elements;
+    const int flipped = (chunks % panel_chunks) ^ (rows % panel_chunks);
+    return (offset ^ static_cast<uint32_t>(flipped * 16)) +
+           static_cast<uint32_t>(chunks / panel_chunks * panel_bytes + rows * row_bytes);
   }
 };
 

@@ -120,20 +120,26 @@ TEST_CASE("missing waits and barriers in the generic kernel are found") {
   RandomProblem problem = find_problem(limits, {"layout=raster", "edges=full"}, [](RandomProblem& candidate) {
     return candidate.call().q.extents[1] >= 64 && candidate.call().k.extents[1] >= 256;
   });
-  const std::string_view schedule = "block_q=64,block_k=64,stages=3,warps=4,blocks_per_processor=1,softmax=online";
-  const std::string_view wait = "    wait_for_copies<config::stages - 2>(); // this stage\n";
+  const std::string_view schedule = "block_q=64,block_k=32,stages=3,warps=4,blocks_per_processor=1,softmax=online";
+  const std::string_view wait =
+      "    wait_for_copies<config::stages - 2>(); // this block's values and the next one's keys\n";
   const std::vector<Bug> bugs{
       {"missing wait", {{wait, ""}}, race, schedule},
       {"wait for too little", {{wait, "    wait_for_copies<config::stages - 1>();\n"}}, race, schedule},
       {"missing barrier",
-       {{"    synchronize_block();                   // everybody's copies; everybody has left the stage that is "
-         "loaded next\n",
+       {{"    synchronize_block();                   // everybody's copies; everybody has left what is loaded next\n",
          ""}},
-       "which nobody has written",
+       race,
        schedule},
       {"stage loaded too early",
-       {{"    const int free_stage = stage_before(stage);", "    const int free_stage = stage;"}},
-       "which nobody has written",
+       {{"    load_step(block + config::stages, stage);",
+         "    load_step(block + config::stages, stage_after(stage));"}},
+       race,
+       schedule},
+      {"list read before it is extended",
+       {{"      list.extend(arguments, block + config::stages + 1);",
+         "      list.extend(arguments, block + config::stages);"}},
+       race,
        schedule},
   };
   for (const Bug& bug : bugs)

@@ -43,8 +43,8 @@ struct Case {
   double query_scale = 1;
 };
 
-const std::string sm80 = "family=sm80,block_q=64,block_k=64,stages=3,warps=4,blocks_per_processor=1,softmax=online";
-const std::string sm80_lazy = "family=sm80,block_q=64,block_k=64,stages=2,warps=2,blocks_per_processor=1,softmax=lazy";
+const std::string sm80 = "family=sm80,block_q=64,block_k=32,stages=3,warps=4,blocks_per_processor=1,softmax=online";
+const std::string sm80_lazy = "family=sm80,block_q=64,block_k=32,stages=2,warps=2,blocks_per_processor=1,softmax=lazy";
 const std::string two = "family=sm90,block_q=128,block_k=64,blocks_per_processor=1,consumers=2,consumer_registers=232,"
                         "producer_registers=40,";
 const std::string one = "family=sm90,block_q=64,block_k=64,stages=2,blocks_per_processor=2,consumers=1,"

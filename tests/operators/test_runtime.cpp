@@ -190,14 +190,14 @@ TEST_CASE("a launch of the generic family: a thread block for each block of quer
 
 TEST_CASE("an insisted schedule cuts a dense sequence into its blocks") {
   SlidingCalls calls; // 272 tokens
-  const RuntimeOptions options{.schedule = parse_schedule("family=sm80,block_q=64,block_k=64,stages=3,warps=4,"
+  const RuntimeOptions options{.schedule = parse_schedule("family=sm80,block_q=64,block_k=32,stages=3,warps=4,"
                                                           "blocks_per_processor=1,softmax=online")};
   const RecordedLaunch launch = launch_of(calls.call, Dense{}, nullptr, options);
   CHECK(launch.spec().schedule == *options.schedule);
   CHECK(launch.shape.grid.x == 2 * 4 * 5);
   const auto p = launch.as<AttentionArguments<DenseParameters>>().attention;
   check_grid(p.query_grid, {1, 1, 272}, {1, 1, 5});
-  check_grid(p.key_grid, {1, 1, 272}, {1, 1, 5});
+  check_grid(p.key_grid, {1, 1, 272}, {1, 1, 9});
   CHECK(p.query_blocks == 5);
   CHECK(p.text_rows == 0);
 }

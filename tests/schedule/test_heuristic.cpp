@@ -32,18 +32,18 @@ const std::string list = "pattern=block_list,edges=full,";
 } // namespace
 
 TEST_CASE("defaults: 128 query rows in 4 warps, two thread blocks on a multiprocessor where they fit") {
-  CHECK(default_of(sta + "tile=6x8x8", "sm_90") == "128 rows, 4 warps, keys 64, stages 2, resident 2");
+  CHECK(default_of(sta + "tile=6x8x8", "sm_90") == "128 rows, 4 warps, keys 32, stages 3, resident 2");
   CHECK(default_of(sta + "tile=6x8x8", "sm_80") == "128 rows, 4 warps, keys 32, stages 2, resident 2");
-  CHECK(default_of(sta + "tile=6x8x8", "sm_89") == "128 rows, 4 warps, keys 64, stages 2, resident 1");
-  CHECK(default_of(sta + "tile=6x8x8,head_dim=64", "sm_120") == "128 rows, 4 warps, keys 64, stages 2, resident 2");
-  CHECK(default_of(list + "tile=1x1x128", "sm_103") == "128 rows, 4 warps, keys 64, stages 2, resident 2");
-  CHECK(default_of(sta + "layout=tiled", "sm_90") == "128 rows, 8 warps, keys 64, stages 2, resident 1");
-  CHECK(default_of("pattern=dense,edges=full", "sm_90a") == "128 rows, 4 warps, keys 64, stages 2, resident 2");
+  CHECK(default_of(sta + "tile=6x8x8", "sm_89") == "128 rows, 4 warps, keys 32, stages 3, resident 1");
+  CHECK(default_of(sta + "tile=6x8x8,head_dim=64", "sm_120") == "128 rows, 4 warps, keys 32, stages 3, resident 2");
+  CHECK(default_of(list + "tile=1x1x128", "sm_103") == "128 rows, 4 warps, keys 32, stages 3, resident 2");
+  CHECK(default_of(sta + "layout=tiled", "sm_90") == "128 rows, 4 warps, keys 32, stages 3, resident 2");
+  CHECK(default_of("pattern=dense,edges=full", "sm_90a") == "128 rows, 4 warps, keys 32, stages 3, resident 2");
 }
 
 TEST_CASE("defaults: 64 query rows in 2 warps where the tile holds no multiple of 128") {
   CHECK(default_of(list + "tile=4x4x4", "sm_90") == "64 rows, 2 warps, keys 32, stages 2, resident 4");
-  CHECK(default_of(list + "tile=4x4x4,head_dim=64", "sm_90") == "64 rows, 2 warps, keys 64, stages 2, resident 4");
+  CHECK(default_of(list + "tile=4x4x4,head_dim=64", "sm_90") == "64 rows, 2 warps, keys 32, stages 3, resident 4");
   CHECK(default_of(list + "tile=4x4x4", "sm_80") == "64 rows, 2 warps, keys 32, stages 2, resident 3");
   CHECK(default_of(list + "tile=4x4x4", "sm_86") == "64 rows, 2 warps, keys 32, stages 2, resident 2");
   CHECK(default_of(sta + "tile=3x8x8", "sm_87") == "64 rows, 2 warps, keys 32, stages 2, resident 3");
@@ -106,9 +106,9 @@ TEST_CASE("where nothing can run, the error lists why") {
         }).starts_with("refused: sm_75 is not among the architectures sm_80"));
   CHECK(allowed_of([&] {
           insisted_spec(problem, {8, 9, 0},
-                        parse_schedule("family=sm80,block_q=128,block_k=64,stages=4,warps=4,blocks_per_processor=1"));
-        }) == "refused: it needs 164352 bytes of shared memory, a thread block has 101376; "
-              "1 thread blocks need 165376 bytes of shared memory, a multiprocessor has 102400");
+                        parse_schedule("family=sm80,block_q=256,block_k=32,stages=4,warps=8,blocks_per_processor=1"));
+        }) == "refused: it needs 132112 bytes of shared memory, a thread block has 101376; "
+              "1 thread blocks need 133136 bytes of shared memory, a multiprocessor has 102400");
   CHECK(allowed_of([&] {
           insisted_spec(problem, {8, 9, 0}, {});
         }) == "refused: family automatic has no kernel for this problem");
@@ -169,7 +169,7 @@ TEST_CASE("a folder's table is the one named after the architecture") {
   const auto folder = std::filesystem::temp_directory_path() / fmt::format("tilewright-tuned-{}", ::getpid());
   std::filesystem::create_directories(folder);
   std::ofstream(folder / "sm_90.json")
-      << R"({"architecture": "sm_90", "schedules": {"attention_forward:pattern=dense": "family=sm80,block_q=64,block_k=64,stages=2,warps=4,blocks_per_processor=1"}})";
+      << R"({"architecture": "sm_90", "schedules": {"attention_forward:pattern=dense": "family=sm80,block_q=64,block_k=32,stages=2,warps=4,blocks_per_processor=1"}})";
   CHECK(TunedTable::load(folder, {9, 0, 'a'}).size() == 1);
   CHECK(TunedTable::load(folder, {8, 0, 0}).size() == 0);
   CHECK(TunedTable::load(folder / "missing", {9, 0, 0}).size() == 0);
