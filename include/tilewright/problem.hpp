@@ -22,9 +22,8 @@ enum class Operator : std::uint8_t {
   list_mask,                // block lists out of a mask
   transpose_lists,          // which query tiles list a key tile
   blend_backward,           // the gradients of gate and coarse, of out = fine + gate * coarse
-  coarse_backward_query,    // the coarse attention's gradient with respect to the queries' means
-  coarse_backward_key,      // and with respect to those of keys and values
-  pool_backward,            // the means' gradients, added to those of the tokens
+  coarse_backward_query,    // the coarse attention's gradient through the queries' means: each token's share
+  coarse_backward_key,      // and through those of keys and values
   video_sparse_attention,   // pool_tiles, select_tiles, attention_forward
 };
 enum class PatternKind : std::uint8_t { dense, sliding_tile, block_list };
@@ -87,7 +86,7 @@ std::string_view to_string(Operator op) noexcept;
 ///     pool_tiles:tile=4x4x4,edges=full,dtype=bf16,head_dim=128,layout=raster
 ///     select_tiles:dtype=bf16,head_dim=128
 ///     coarse_backward_query:dtype=bf16,head_dim=128           coarse_backward_key: the same
-///     pool_backward: as pool_tiles                            blend_backward: as video_sparse_attention
+///     blend_backward: as video_sparse_attention
 ///     list_mask:    transpose_lists:
 ///     video_sparse_attention:tile=4x4x4,blend=gated,dtype=bf16,head_dim=128,layout=raster
 /// parse_problem(to_string(p)) == p.

@@ -156,7 +156,7 @@ BackwardWorkspace lay_out(const AttentionBackward& call, const CallShape& shape,
 }
 
 BackwardParameters backward_parameters(const AttentionBackward& call, const LaunchRequest& request,
-                                       const BackwardWorkspace& workspace) {
+                                       const BackwardWorkspace& workspace, const TileShares& shares) {
   BackwardParameters p{};
   p.output_gradient = call.dout.data;
   p.query_gradient = call.dq.data;
@@ -167,6 +167,7 @@ BackwardParameters backward_parameters(const AttentionBackward& call, const Laun
   p.key_gradient_strides = strides_of(call.dk, call.layout);
   p.value_gradient_strides = strides_of(call.dv, call.layout);
   p.statistics = workspace.statistics;
+  p.shares = shares;
   if (workspace.transposed)
     p.transposed = transposed_parameters(*workspace.transposed);
   p.key_blocks = static_cast<std::int32_t>(key_blocks(request, request.spec.schedule.block_k));
@@ -175,10 +176,11 @@ BackwardParameters backward_parameters(const AttentionBackward& call, const Laun
 }
 
 void launch_backward(Executor& executor, const Kernel& kernel, const AttentionBackward& call,
-                     const LaunchRequest& request, const BackwardWorkspace& workspace, Stream stream) {
+                     const LaunchRequest& request, const BackwardWorkspace& workspace, const TileShares& shares,
+                     Stream stream) {
   const Schedule& schedule = request.spec.schedule;
   const Operator op = request.spec.problem.op;
-  const BackwardParameters backward = backward_parameters(call, request, workspace);
+  const BackwardParameters backward = backward_parameters(call, request, workspace, shares);
   AttentionParameters p = attention_parameters(request, schedule.block_q, schedule.block_k);
   if (op == Operator::attention_backward_delta) // every row of the statistics, those that no query has too
     p.query_blocks = static_cast<std::int32_t>(
@@ -215,6 +217,45 @@ void launch_backward(Executor& executor, const Kernel& kernel, const AttentionBa
       request.pattern);
 }
 
+BackwardPlan plan_backward(Executor& executor, const AttentionBackward& call, const Pattern& pattern,
+                           const Prepare& prepare, Stream stream) {
+  BackwardPlan plan{call, pattern, forward_call(call), check_backward(call, pattern), {}, {}, {}};
+  plan.workspace = lay_out(call, plan.shape, pattern);
+  if (call.workspace == nullptr || call.workspace_bytes < plan.workspace.bytes ||
+      reinterpret_cast<std::uintptr_t>(call.workspace) % workspace_alignment != 0)
+    throw Error(ErrorCode::invalid_argument,
+                fmt::format("the workspace is {} bytes at {}", call.workspace_bytes, fmt::ptr(call.workspace)),
+                fmt::format("{} bytes and more, at a multiple of {}", plan.workspace.bytes, workspace_alignment),
+                "ask Runtime::workspace_bytes and allocate as much");
+  check_pointers(executor, plan.forward, pattern);
+  executor.check_pointer(call.dout.data, "dout");
+  executor.check_pointer(call.dq.data, "dq");
+  executor.check_pointer(call.dk.data, "dk");
+  executor.check_pointer(call.dv.data, "dv");
+  executor.check_pointer(call.workspace, "workspace");
+  if (call.transposed) {
+    executor.check_pointer(call.transposed->offsets.data, "offsets");
+    executor.check_pointer(call.transposed->query_indices.data, "query_indices");
+  }
+  if (const auto* lists = std::get_if<BlockList>(&pattern); lists != nullptr && lists->validate_lists)
+    check_lists(executor, *lists, plan.shape, stream);
+  for (const Problem& step : backward_steps(problem_of_checked(plan.forward, pattern, plan.shape)))
+    plan.steps.push_back(prepare(step));
+  if (plan.workspace.transposed && !call.transposed) {
+    check_transpose(*plan.workspace.transposed);
+    plan.transpose = prepare(parse_problem("transpose_lists:"));
+  }
+  return plan;
+}
+
+void launch_backward(Executor& executor, const BackwardPlan& plan, const TileShares& shares, Stream stream) {
+  if (plan.transpose)
+    launch_transpose(executor, *plan.transpose->kernel, plan.transpose->spec, *plan.workspace.transposed, stream);
+  for (const Prepared& step : plan.steps)
+    launch_backward(executor, *step.kernel, plan.call, {plan.forward, plan.pattern, plan.shape, step.spec},
+                    plan.workspace, shares, stream);
+}
+
 } // namespace operators
 
 Problem Runtime::problem_of(const AttentionBackward& call, const Pattern& pattern) {
@@ -234,39 +275,9 @@ void Runtime::prepare_backward(const Problem& forward) {
 }
 
 void Runtime::attention_backward(const AttentionBackward& call, const Pattern& pattern, Stream stream) {
-  const operators::CallShape shape = operators::check_backward(call, pattern);
-  const operators::BackwardWorkspace workspace = operators::lay_out(call, shape, pattern);
-  if (call.workspace == nullptr || call.workspace_bytes < workspace.bytes ||
-      reinterpret_cast<std::uintptr_t>(call.workspace) % operators::workspace_alignment != 0)
-    throw Error(ErrorCode::invalid_argument,
-                fmt::format("the workspace is {} bytes at {}", call.workspace_bytes, fmt::ptr(call.workspace)),
-                fmt::format("{} bytes and more, at a multiple of {}", workspace.bytes, operators::workspace_alignment),
-                "ask Runtime::workspace_bytes and allocate as much");
+  const auto prepare = [&](const Problem& problem) { return state_->prepared(problem, stream); };
   Executor& executor = *state_->executor;
-  const AttentionForward forward = operators::forward_call(call);
-  operators::check_pointers(executor, forward, pattern);
-  executor.check_pointer(call.dout.data, "dout");
-  executor.check_pointer(call.dq.data, "dq");
-  executor.check_pointer(call.dk.data, "dk");
-  executor.check_pointer(call.dv.data, "dv");
-  executor.check_pointer(call.workspace, "workspace");
-  if (call.transposed) {
-    executor.check_pointer(call.transposed->offsets.data, "offsets");
-    executor.check_pointer(call.transposed->query_indices.data, "query_indices");
-  }
-  if (const auto* lists = std::get_if<BlockList>(&pattern); lists != nullptr && lists->validate_lists)
-    operators::check_lists(executor, *lists, shape, stream);
-  // Everything is compiled, or refused, before the first kernel writes anything.
-  std::vector<operators::Prepared> steps;
-  for (const Problem& step : backward_steps(operators::problem_of_checked(forward, pattern, shape)))
-    steps.push_back(state_->prepared(step, stream));
-  if (workspace.transposed && !call.transposed) {
-    operators::check_transpose(*workspace.transposed);
-    const operators::Prepared transpose = state_->prepared(parse_problem("transpose_lists:"), stream);
-    operators::launch_transpose(executor, *transpose.kernel, transpose.spec, *workspace.transposed, stream);
-  }
-  for (const operators::Prepared& step : steps)
-    operators::launch_backward(executor, *step.kernel, call, {forward, pattern, shape, step.spec}, workspace, stream);
+  operators::launch_backward(executor, operators::plan_backward(executor, call, pattern, prepare, stream), {}, stream);
 }
 
 } // namespace tilewright

@@ -47,6 +47,10 @@ CoarseStatistics statistics_of(const VideoSparseBackwardWorkspace& workspace) {
   return {floats(workspace.exponents), floats(workspace.deltas), counted(workspace.deltas.extents[2], "query tiles")};
 }
 
+TileCounts counts_of(const Canvas& canvas, const Tile& tile, const std::optional<TensorView>& sizes) {
+  return {grid_of(canvas, tile), tile.t, tile.h, tile.w, size_data(sizes), size_stride(sizes)};
+}
+
 } // namespace
 
 std::int64_t statistics_rows(std::int64_t query_tiles) {
@@ -97,11 +101,11 @@ void launch_coarse_backward(Executor& executor, const Prepared& prepared, const 
   p.value_means = forward.pooled_value.data;
   p.coarse_gradient = workspace.coarse_gradient.data;
   p.statistics = statistics_of(workspace);
-  p.key_sizes = size_data(call.forward.key_sizes);
-  p.key_size_batch_stride = size_stride(call.forward.key_sizes);
-  p.query_gradient = floats(workspace.query_means);
-  p.key_gradient = floats(workspace.key_means);
-  p.value_gradient = floats(workspace.value_means);
+  p.query_counts = counts_of(call.forward.canvas, call.forward.tile, call.forward.query_sizes);
+  p.key_counts = counts_of(key_canvas_of(call.forward), call.forward.tile, call.forward.key_sizes);
+  p.query_shares = floats(workspace.query_shares);
+  p.key_shares = floats(workspace.key_shares);
+  p.value_shares = floats(workspace.value_shares);
   p.heads = static_cast<std::int32_t>(q[1]);
   p.heads_per_kv_head = static_cast<std::int32_t>(q[1] / k[1]);
   p.query_tiles = counted(q[2], "query tiles");
@@ -113,30 +117,6 @@ void launch_coarse_backward(Executor& executor, const Prepared& prepared, const 
   p.value_factor = 1 / blend_factor(call.forward.tile);
   p.score_factor = static_cast<float>(scale * double{p.value_factor});
   launch(executor, prepared, q[0] * (of_keys ? k[1] : q[1]) * p.blocks_per_head, p, stream);
-}
-
-void launch_pool_backward(Executor& executor, const Prepared& prepared, const VideoSparseAttentionBackward& call,
-                          const VideoSparseBackwardWorkspace& workspace, Stream stream) {
-  const VideoSparseAttention& forward = call.forward;
-  PoolBackwardArguments arguments{};
-  std::int64_t end = 0;
-  const auto describe = [&](MeanGradients& p, const TensorView& means, const TensorView& tokens, const Canvas& canvas,
-                            const std::optional<TensorView>& sizes) {
-    p.means = floats(means);
-    p.tokens = tokens.data;
-    p.strides = strides_of(tokens, forward.layout);
-    p.grid = grid_of(canvas, forward.tile);
-    p.sizes = size_data(sizes);
-    p.size_batch_stride = size_stride(sizes);
-    p.heads = static_cast<std::int32_t>(means.extents[1]);
-    end += means_of(means);
-    p.end = counted(end, "means");
-  };
-  describe(arguments.gradients[0], workspace.query_means, call.dq, forward.canvas, forward.query_sizes);
-  describe(arguments.gradients[1], workspace.key_means, call.dk, key_canvas_of(forward), forward.key_sizes);
-  describe(arguments.gradients[2], workspace.value_means, call.dv, key_canvas_of(forward), forward.key_sizes);
-  arguments.means = static_cast<std::int32_t>(end);
-  launch(executor, prepared, ceiling_divide(end, prepared.spec.schedule.warps), arguments, stream);
 }
 
 } // namespace tilewright::operators

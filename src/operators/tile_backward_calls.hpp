@@ -1,4 +1,4 @@
-// The launches of the kernels that differentiate pooling, coarse attention and blending. Everything is checked before.
+// The launches of the kernels that differentiate blending, coarse attention and pooling. Everything is checked before.
 #pragma once
 
 #include "driver/executor.hpp"
@@ -11,10 +11,10 @@ namespace tilewright::operators {
 struct VideoSparseBackwardWorkspace {
   void* fine = nullptr; // of attention_backward
   std::size_t fine_bytes = 0;
-  TensorView coarse_gradient;        // [batch, heads, query tiles, head_dim] in the input's type, times blend_factor
-  TensorView exponents, deltas;      // float32 [batch, heads, statistics_rows(query tiles)]: of the coarse attention
-  TensorView query_means;            // float32 [batch, heads, query tiles, head_dim]: gradients of the means
-  TensorView key_means, value_means; // float32 [batch, kv heads, key tiles, head_dim]
+  TensorView coarse_gradient;   // [batch, heads, query tiles, head_dim] in the input's type, times blend_factor
+  TensorView exponents, deltas; // float32 [batch, heads, statistics_rows(query tiles)]: of the coarse attention
+  TensorView query_shares;      // float32 [batch, heads, query tiles, head_dim]: what each of a tile's tokens gets
+  TensorView key_shares, value_shares; // float32 [batch, kv heads, key tiles, head_dim]
   std::size_t bytes = 0;
 };
 
@@ -33,8 +33,5 @@ void launch_blend_backward(Executor& executor, const Prepared& prepared, const V
 void launch_coarse_backward(Executor& executor, const Prepared& prepared, const VideoSparseAttentionBackward& call,
                             const VideoSparseWorkspace& forward, const VideoSparseBackwardWorkspace& workspace,
                             Stream stream);
-
-void launch_pool_backward(Executor& executor, const Prepared& prepared, const VideoSparseAttentionBackward& call,
-                          const VideoSparseBackwardWorkspace& workspace, Stream stream);
 
 } // namespace tilewright::operators

@@ -94,9 +94,9 @@ VideoSparseBackwardWorkspace lay_out(const VideoSparseAttentionBackward& call, c
   workspace.coarse_gradient = of_queries(call.forward.q.dtype);
   workspace.exponents = of_rows();
   workspace.deltas = of_rows();
-  workspace.query_means = of_queries(DataType::float32);
-  workspace.key_means = of_keys();
-  workspace.value_means = of_keys();
+  workspace.query_shares = of_queries(DataType::float32);
+  workspace.key_shares = of_keys();
+  workspace.value_shares = of_keys();
   return workspace;
 }
 
@@ -132,30 +132,27 @@ void Runtime::video_sparse_attention_backward(const VideoSparseAttentionBackward
   executor.check_pointer(call.workspace, "workspace");
   if (call.dgate)
     executor.check_pointer(call.dgate->data, "dgate");
-  // Everything is compiled, or refused, before the first kernel writes anything: attention_backward sees to itself.
-  std::vector<operators::Prepared> steps;
-  for (const Problem& step : backward_steps(problem_of(forward)))
-    steps.push_back(state_->prepared(step, stream));
+  // Everything is compiled, or refused, before the first kernel writes anything.
+  const auto prepare = [&](const Problem& problem) { return state_->prepared(problem, stream); };
   AttentionBackward fine = fine_backward(call);
   fine.workspace = workspace.fine;
   fine.workspace_bytes = workspace.fine_bytes;
-  attention_backward(fine, pattern, stream);
-  for (const operators::Prepared& step : steps) {
-    switch (step.spec.problem.op) {
-    case Operator::blend_backward:
+  const Pattern lists = pattern;
+  const operators::BackwardPlan plan = operators::plan_backward(executor, fine, lists, prepare, stream);
+  std::vector<operators::Prepared> coarse;
+  for (const Problem& step : backward_steps(problem_of(forward)))
+    if (!is_backward(step.op))
+      coarse.push_back(prepare(step));
+  for (const operators::Prepared& step : coarse) {
+    if (step.spec.problem.op == Operator::blend_backward)
       operators::launch_blend_backward(executor, step, call, kept, workspace, stream);
-      break;
-    case Operator::coarse_backward_query:
-    case Operator::coarse_backward_key:
+    else
       operators::launch_coarse_backward(executor, step, call, kept, workspace, stream);
-      break;
-    case Operator::pool_backward:
-      operators::launch_pool_backward(executor, step, call, workspace, stream);
-      break;
-    default:
-      break; // a step of attention_backward
-    }
   }
+  const auto floats = [](const TensorView& view) { return static_cast<const float*>(view.data); };
+  operators::launch_backward(
+      executor, plan, {floats(workspace.query_shares), floats(workspace.key_shares), floats(workspace.value_shares)},
+      stream);
 }
 
 } // namespace tilewright

@@ -28,7 +28,6 @@ constexpr Named<Operator> operators[] = {{Operator::attention_forward, "attentio
                                          {Operator::blend_backward, "blend_backward"},
                                          {Operator::coarse_backward_query, "coarse_backward_query"},
                                          {Operator::coarse_backward_key, "coarse_backward_key"},
-                                         {Operator::pool_backward, "pool_backward"},
                                          {Operator::video_sparse_attention, "video_sparse_attention"}};
 constexpr Named<PatternKind> patterns[] = {{PatternKind::dense, "dense"},
                                            {PatternKind::sliding_tile, "sliding_tile"},
@@ -58,7 +57,6 @@ std::span<const std::string_view> fields_of(Operator op) {
   case Operator::attention_backward_query:
     return backward;
   case Operator::pool_tiles:
-  case Operator::pool_backward:
     return pool;
   case Operator::select_tiles:
   case Operator::coarse_backward_query:
@@ -301,15 +299,14 @@ void validate(const Problem& problem) {
 
 std::vector<Problem> backward_steps(const Problem& forward) {
   std::vector<Problem> steps;
-  for (const auto& [op, name] : operators)
-    if (is_backward(op))
-      steps.push_back(with_operator(forward, op, Blend::none));
-  if (forward.op == Operator::video_sparse_attention) {
+  if (forward.op == Operator::video_sparse_attention) { // first: the others add what these make
     steps.push_back(with_operator(forward, Operator::blend_backward, forward.blend));
     steps.push_back(problem_of_means(Operator::coarse_backward_query, forward));
     steps.push_back(problem_of_means(Operator::coarse_backward_key, forward));
-    steps.push_back(with_operator(forward, Operator::pool_backward, Blend::none));
   }
+  for (const auto& [op, name] : operators)
+    if (is_backward(op))
+      steps.push_back(with_operator(forward, op, Blend::none));
   return steps;
 }
 

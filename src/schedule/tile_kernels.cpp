@@ -27,7 +27,6 @@ bool is_one(Operator op) noexcept {
   case Operator::blend_backward:
   case Operator::coarse_backward_query:
   case Operator::coarse_backward_key:
-  case Operator::pool_backward:
     return true;
   default:
     return false;
@@ -110,7 +109,6 @@ std::vector<Schedule> schedules(const Problem& problem) {
     schedule.blocks_per_processor = 4;
     break;
   case Operator::blend_backward:
-  case Operator::pool_backward:
     schedule.blocks_per_processor = 2; // 128 registers a thread: 8 loads of 16 bytes in flight
     break;
   case Operator::coarse_backward_query:

@@ -1,5 +1,5 @@
 // The schedules of the kernels that work on tiles as a whole: pool_tiles, select_tiles, list_mask,
-// transpose_lists, and the gradients of the first two and of blending. One family, sm80, for all GPUs.
+// transpose_lists, and the gradients of coarse attention and of blending. One family, sm80, for all GPUs.
 #pragma once
 
 #include <cstdint>

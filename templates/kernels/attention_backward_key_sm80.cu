@@ -177,10 +177,13 @@ attention_backward_key(TILEWRIGHT_ARGUMENT(tilewright::KernelArguments, argument
     stage = stage_after(stage);
   }
   synchronize_block(); // the results take the stages' place; nothing is on its way there
-  stage_gradient<1>(key_gradient, arguments.backward.scale, key_shared, warp_row, lane);
-  stage_gradient<1>(value_gradient, 1.f, value_shared, warp_row, lane);
   const BackwardParameters& backward = arguments.backward;
   const KeyBlock key = pattern_key_block(arguments, opaque(block_index()));
+  const auto share = [&](const float* shares) {
+    return share_of<PatternParameters>(shares, key, p.heads / p.heads_per_kv_head, p.key_grid);
+  };
+  stage_gradient<1>(key_gradient, backward.scale, share(backward.shares.key), key_shared, warp_row, lane);
+  stage_gradient<1>(value_gradient, 1.f, share(backward.shares.value), value_shared, warp_row, lane);
   store_gradient<1>(key_shared, key,
                     gradient_of(backward.key_gradient, backward.key_gradient_strides, key.batch, key.head),
                     backward.key_gradient_strides.token, warp_row, lane);

@@ -36,6 +36,14 @@ struct TransposedListParameters {
   int64_t index_batch_stride, index_head_stride;
 };
 
+/// What each row of a tile gets in addition to its own gradient, [batch, heads, tiles, head_dim]: video sparse
+/// attention's gradients through the tiles' means. Block lists only; nullptr: nothing.
+struct TileShares {
+  const float* query;
+  const float* key; // heads: of keys and values
+  const float* value;
+};
+
 struct BackwardParameters {
   const void* output_gradient;
   void* query_gradient;
@@ -44,7 +52,8 @@ struct BackwardParameters {
   Strides output_gradient_strides, query_gradient_strides, key_gradient_strides, value_gradient_strides;
   RowStatistics statistics;
   TransposedListParameters transposed; // block lists only
-  int32_t key_blocks;                  // per key/value head: video blocks, then text blocks
+  TileShares shares;
+  int32_t key_blocks; // per key/value head: video blocks, then text blocks
   float scale;
 };
 

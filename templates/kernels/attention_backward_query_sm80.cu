@@ -195,9 +195,11 @@ attention_backward_query(TILEWRIGHT_ARGUMENT(tilewright::KernelArguments, argume
     stage = stage_after(stage);
   }
   synchronize_block(); // the results take the stages' place; nothing is on its way there
-  stage_gradient<row_groups>(gradient, backward.scale, query_shared, warp_row, lane);
   // Derived anew: kept, it would hold registers around the main loop.
   const QueryBlock result = pattern_query_block(arguments.call, opaque(block_index()));
+  stage_gradient<row_groups>(gradient, backward.scale,
+                             share_of<PatternParameters>(backward.shares.query, result, p.heads, p.query_grid),
+                             query_shared, warp_row, lane);
   store_gradient<row_groups>(
       query_shared, result,
       gradient_of(backward.query_gradient, backward.query_gradient_strides, result.batch, result.head),

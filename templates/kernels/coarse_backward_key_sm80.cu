@@ -2,7 +2,8 @@
 // config::block_k key tiles of one key/value head against all query tiles of the heads that share it.
 //     P = exp2(scale_log2 K Q^T + exponents)    dV = P dO    dS = P (V dO^T - deltas)    dK = dS Q
 //
-// As attention_backward_key, but that a tile takes no part where it holds no token, and that results stay float32.
+// As attention_backward_key, but that a tile takes no part where it holds no token, and that results stay
+// float32, divided by the number of the tile's tokens.
 #include "kernels/sm80/coarse_backward.cuh"
 
 namespace tilewright {
@@ -130,9 +131,9 @@ coarse_backward_key(TILEWRIGHT_ARGUMENT(tilewright::KernelArguments, arguments))
     }
     stage = stage_after(stage);
   }
-  const int first_row = first_key + warp_row;
-  const int64_t result_row = static_cast<int64_t>(kv_sequence) * p.key_tiles + first_row;
-  store_sums(key_sums, p.score_factor, p.key_gradient + result_row * config::head_dim, p.key_tiles - first_row, lane);
-  store_sums(value_sums, p.value_factor, p.value_gradient + result_row * config::head_dim, p.key_tiles - first_row,
-             lane);
+  const int64_t head = static_cast<int64_t>(kv_sequence) * p.key_tiles * config::head_dim;
+  store_shares(key_sums, p.score_factor, p.key_shares + head, p.key_counts, batch, first_key + warp_row, p.key_tiles,
+               lane);
+  store_shares(value_sums, p.value_factor, p.value_shares + head, p.key_counts, batch, first_key + warp_row,
+               p.key_tiles, lane);
 }

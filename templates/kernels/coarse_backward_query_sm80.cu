@@ -2,7 +2,8 @@
 // tiles of one head against all key tiles.
 //     P = exp2(scale_log2 Q K^T + exponents)    dS = P (dO V^T - deltas)    dQ = dS K
 //
-// As attention_backward_query, but that a tile takes no part where it holds no token, and that results stay float32.
+// As attention_backward_query, but that a tile takes no part where it holds no token, and that results stay
+// float32, divided by the number of the tile's tokens.
 #include "kernels/sm80/coarse_backward.cuh"
 
 namespace tilewright {
@@ -88,7 +89,6 @@ coarse_backward_query(TILEWRIGHT_ARGUMENT(tilewright::KernelArguments, arguments
     }
     stage = stage_after(stage);
   }
-  const int first_row = first_query + warp_row;
-  const int64_t result_row = static_cast<int64_t>(sequence) * p.query_tiles + first_row;
-  store_sums(sums, p.score_factor, p.query_gradient + result_row * config::head_dim, p.query_tiles - first_row, lane);
+  store_shares(sums, p.score_factor, p.query_shares + static_cast<int64_t>(sequence) * p.query_tiles * config::head_dim,
+               p.query_counts, batch, first_query + warp_row, p.query_tiles, lane);
 }

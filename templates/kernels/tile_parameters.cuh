@@ -84,6 +84,14 @@ struct BlendBackwardArguments {
   int32_t rows; // batch * heads * tiles
 };
 
+/// How many valid tokens each tile of one side has.
+struct TileCounts {
+  TokenGrid grid;
+  int32_t tile_t, tile_h, tile_w; // tokens
+  const int32_t* sizes;           // of each tile; nullptr: from the canvas
+  int64_t size_batch_stride;
+};
+
 /// The one argument of coarse_backward_query and of coarse_backward_key.
 struct CoarseBackwardArguments {
   const void* query_means;     // [batch, heads, query_tiles, head_dim], dense
@@ -91,35 +99,16 @@ struct CoarseBackwardArguments {
   const void* value_means;     // the same
   const void* coarse_gradient; // as query_means; this and what follows as blend_backward writes it
   CoarseStatistics statistics;
-  const int32_t* key_sizes; // valid tokens of each key tile; nullptr: no tile is empty
-  int64_t key_size_batch_stride;
-  float* query_gradient; // as query_means
-  float* key_gradient;   // as key_means
-  float* value_gradient;
+  TileCounts query_counts, key_counts;
+  float* query_shares; // as query_means: the means' gradients, divided by the number of the tile's tokens
+  float* key_shares;   // as key_means
+  float* value_shares;
   int32_t heads, heads_per_kv_head;
   int32_t query_tiles, key_tiles;
   int32_t blocks_per_head; // thread blocks of one head, or of one key/value head
   float scale_log2;        // scale * log2(e)
   float score_factor;      // what the sums for queries and keys are multiplied by: scale / blend_backward's factor
   float value_factor;      // the same for values: 1 / blend_backward's factor
-};
-
-/// One tensor whose means have gradients.
-struct MeanGradients {
-  const float* means; // [batch, heads, tiles, head_dim], dense
-  void* tokens;       // gradients of the tokens, to be added to
-  Strides strides;    // of the tokens
-  TokenGrid grid;
-  const int32_t* sizes; // valid tokens of each tile; nullptr: from the canvas
-  int64_t size_batch_stride;
-  int32_t heads;
-  int32_t end; // one past the number of its last mean; the tensors' means are numbered one after the other
-};
-
-/// The one argument of pool_backward.
-struct PoolBackwardArguments {
-  MeanGradients gradients[PoolArguments::most_sources];
-  int32_t means; // of all tensors: the last one's end
 };
 
 /// The one argument of list_mask.

@@ -67,7 +67,7 @@ struct Bad {
 
 } // namespace
 
-TEST_CASE("the gradient of video sparse attention is the fine branch's, then four launches more") {
+TEST_CASE("the gradient of video sparse attention is three launches, then the fine branch's") {
   GradientCalls calls;
   const auto executor = std::make_shared<FakeExecutor>();
   Runtime runtime(executor);
@@ -75,31 +75,32 @@ TEST_CASE("the gradient of video sparse attention is the fine branch's, then fou
   CHECK(to_string(problem) ==
         "video_sparse_attention:tile=4x4x4,edges=clipped,blend=gated,dtype=bf16,head_dim=64,layout=raster");
   runtime.prepare_backward(problem);
-  CHECK(executor->asked.size() == 8); // transpose_lists, delta, dk and dv, dq, and the four
+  CHECK(executor->asked.size() == 7); // the three, transpose_lists, delta, dk and dv, dq
   runtime.video_sparse_attention_backward(calls.call);
-  CHECK(executor->asked.size() == 8);      // all were prepared
-  REQUIRE(executor->launches.size() == 9); // transpose_lists runs twice
-  const auto delta = executor->launches[2].as<AttentionBackwardArguments<BlockListParameters>>();
+  CHECK(executor->asked.size() == 7);      // all were prepared
+  REQUIRE(executor->launches.size() == 8); // transpose_lists runs twice
+  const auto delta = executor->launches[5].as<AttentionBackwardArguments<BlockListParameters>>();
   CHECK(delta.call.attention.output == calls.fine.view().data); // not the blended output
-  const auto blend = executor->launches[5].as<BlendBackwardArguments>();
+  const auto blend = executor->launches[0].as<BlendBackwardArguments>();
   CHECK(blend.rows == GradientCalls::batch * GradientCalls::heads * GradientCalls::tiles);
   CHECK(blend.gate_gradient == calls.dgate.view().data);
   CHECK(blend.factor == 1.0f / 8); // a tile has 64 tokens
-  const auto query = executor->launches[6].as<CoarseBackwardArguments>();
+  const auto query = executor->launches[1].as<CoarseBackwardArguments>();
   const VideoSparseWorkspace forward = runtime.workspace_of(calls.call.forward);
   CHECK(query.query_means == forward.pooled_query.data);
   CHECK(query.value_means == forward.pooled_value.data);
   CHECK(query.heads_per_kv_head == 2);
   CHECK(query.value_factor == 8);
   CHECK(query.score_factor == 1);                 // 8 / sqrt(head_dim)
-  CHECK(executor->launches[6].shape.grid.x == 8); // one block of query tiles for each batch and head
-  CHECK(executor->launches[7].shape.grid.x == 4); // and of key tiles for each batch and key/value head
-  const auto pool = executor->launches[8].as<PoolBackwardArguments>();
-  CHECK(pool.gradients[0].tokens == calls.dq.view().data);
-  CHECK(pool.gradients[0].means == query.query_gradient);
-  CHECK(pool.gradients[2].means == query.value_gradient);
-  CHECK(pool.means ==
-        GradientCalls::batch * GradientCalls::tiles * (GradientCalls::heads + 2 * GradientCalls::kv_heads));
+  CHECK(executor->launches[1].shape.grid.x == 8); // one block of query tiles for each batch and head
+  CHECK(executor->launches[2].shape.grid.x == 4); // and of key tiles for each batch and key/value head
+  CHECK(query.query_counts.tile_t == 4);
+  CHECK(query.key_counts.grid.w == 9);
+  const auto key_step = executor->launches[6].as<AttentionBackwardArguments<BlockListParameters>>();
+  CHECK(key_step.backward.shares.key == query.key_shares);
+  CHECK(key_step.backward.shares.value == query.value_shares);
+  const auto query_step = executor->launches[7].as<AttentionBackwardArguments<BlockListParameters>>();
+  CHECK(query_step.backward.shares.query == query.query_shares);
 }
 
 TEST_CASE("a gradient's workspace depends on extents alone and is used to the end") {
@@ -113,9 +114,9 @@ TEST_CASE("a gradient's workspace depends on extents alone and is used to the en
   Runtime runtime(executor);
   calls.call.workspace_bytes = bytes;
   runtime.video_sparse_attention_backward(calls.call);
-  const auto key = executor->launches[7].as<CoarseBackwardArguments>();
+  const auto key = executor->launches[2].as<CoarseBackwardArguments>();
   const auto* end = reinterpret_cast<const std::byte*>(
-      key.value_gradient + GradientCalls::batch * GradientCalls::kv_heads * GradientCalls::tiles * 64);
+      key.value_shares + GradientCalls::batch * GradientCalls::kv_heads * GradientCalls::tiles * 64);
   CHECK(end <= static_cast<std::byte*>(calls.call.workspace) + bytes);
   calls.call.workspace_bytes = bytes - 1;
   CHECK_THROWS_WITH_AS(runtime.video_sparse_attention_backward(calls.call), doctest::Contains("the workspace is"),

@@ -9,6 +9,7 @@
 #include "device/parking.cuh"
 #include "device/shared_tile.cuh"
 #include "kernels/attention_backward_parameters.cuh"
+#include "kernels/tile_shares.cuh"
 
 #include "config.cuh"
 
@@ -188,19 +189,22 @@ TILEWRIGHT_DEVICE void add_weighted_rows(Gradient<groups>& sums, const float (&w
   }
 }
 
-/// factor * gradient into the warp's own rows of a tile that nobody else reads any more.
+/// factor * gradient, and the rows' share (tile_shares.cuh), into the warp's own rows of a tile that nobody else reads
+/// any more.
 template <int groups, class Shared>
-TILEWRIGHT_DEVICE void stage_gradient(const Gradient<groups>& gradient, float factor, Shared staging, int warp_row,
-                                      int lane) {
+TILEWRIGHT_DEVICE void stage_gradient(const Gradient<groups>& gradient, float factor, const float* share,
+                                      Shared staging, int warp_row, int lane) {
 #pragma unroll
-  for (int group = 0; group < groups; ++group) {
+  for (int column = 0; column < gradient_columns; ++column) {
+    const FloatPair added = share_columns(share, column * 8 + lane % 4 * 2);
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
+    for (int group = 0; group < groups; ++group) {
 #pragma unroll
-      for (int column = 0; column < gradient_columns; ++column) {
+      for (int half = 0; half < 2; ++half) {
         const float* pair = &gradient[group][column][2 * half];
         store_shared(staging.chunk(warp_row + 16 * group + 8 * half + lane / 4, column) + lane % 4 * sizeof(uint32_t),
-                     pack<Element>(pair[0] * factor, pair[1] * factor));
+                     pack<Element>(fused_multiply_add(pair[0], factor, added.first),
+                                   fused_multiply_add(pair[1], factor, added.second)));
       }
     }
   }

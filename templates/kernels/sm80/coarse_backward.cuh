@@ -1,4 +1,5 @@
-// What the two kernels of the coarse attention's gradient share: the means' rows, and which key tiles take part.
+// What the two kernels of the coarse attention's gradient share: the means' rows, and which key tiles take part, and
+// the tokens' shares.
 #pragma once
 
 #include "kernels/sm80/backward.cuh"
@@ -22,23 +23,41 @@ template <class Shared> TILEWRIGHT_DEVICE void load_means(Shared shared, const u
       [&](int row) { return static_cast<int64_t>(first + row); });
 }
 
-/// Whether a key tile exists and holds a token.
-TILEWRIGHT_DEVICE bool takes_part(const CoarseBackwardArguments& p, int batch, int key) {
-  return key < p.key_tiles &&
-         (p.key_sizes == nullptr || load_constant(p.key_sizes + batch * p.key_size_batch_stride + key) > 0);
+/// Valid tokens of a tile that exists.
+TILEWRIGHT_DEVICE int count_of(const TileCounts& counts, int batch, int tile) {
+  if (counts.sizes != nullptr) {
+    return load_constant(counts.sizes + batch * counts.size_batch_stride + tile);
+  }
+  const TokenGrid& grid = counts.grid;
+  const auto in_tile = [](int tokens, int tile_tokens, int number) {
+    const int left = tokens - number * tile_tokens;
+    return left < tile_tokens ? left : tile_tokens;
+  };
+  const int plane = tile / grid.tiles_w;
+  return in_tile(grid.t, counts.tile_t, plane / grid.tiles_h) * in_tile(grid.h, counts.tile_h, plane % grid.tiles_h) *
+         in_tile(grid.w, counts.tile_w, tile % grid.tiles_w);
 }
 
-/// factor * sums of the warp's 16 rows in float32, those that exist. rows: a head's, from the warp's first on.
-TILEWRIGHT_DEVICE void store_sums(const Gradient<1>& sums, float factor, float* rows, int existing, int lane) {
+/// Whether a key tile exists and holds a token.
+TILEWRIGHT_DEVICE bool takes_part(const CoarseBackwardArguments& p, int batch, int key) {
+  return key < p.key_tiles && (p.key_counts.sizes == nullptr || count_of(p.key_counts, batch, key) > 0);
+}
+
+/// Each tile's share of factor * sums, in float32, for the warp's 16 tiles from first_tile on, those that exist.
+/// shares: of the tiles' head.
+TILEWRIGHT_DEVICE void store_shares(const Gradient<1>& sums, float factor, float* shares, const TileCounts& counts,
+                                    int batch, int first_tile, int tiles, int lane) {
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    const int row = 8 * half + lane / 4;
-    if (row < existing) {
+    const int tile = first_tile + 8 * half + lane / 4;
+    if (tile < tiles) {
+      const int count = count_of(counts, batch, tile);
+      const float share = divide(factor, static_cast<float>(count > 0 ? count : 1)); // nobody asks for an empty tile's
 #pragma unroll
       for (int column = 0; column < gradient_columns; ++column) {
-        float* place = rows + row * config::head_dim + column * 8 + lane % 4 * 2;
-        store_global(place, sums[0][column][2 * half] * factor);
-        store_global(place + 1, sums[0][column][2 * half + 1] * factor);
+        float* place = shares + static_cast<int64_t>(tile) * config::head_dim + column * 8 + lane % 4 * 2;
+        store_global(place, sums[0][column][2 * half] * share);
+        store_global(place + 1, sums[0][column][2 * half + 1] * share);
       }
     }
   }

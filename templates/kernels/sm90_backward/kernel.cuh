@@ -11,7 +11,7 @@ TILEWRIGHT_DEVICE bool has_memory(const OwnBlock& own, int row, const TokenGrid&
   return config::dense ? own.token(row) < grid.w : own.exists(row);
 }
 
-/// Writes the zeros of blocks that meet nothing. One warp; nobody else writes these rows.
+/// Writes the rows of blocks that meet nothing: their share, or zeros. One warp; nobody else writes these rows.
 TILEWRIGHT_DEVICE void clear_idle_rows(const KernelArguments& arguments) {
   constexpr int chunks = RowsShared::chunks_per_row;
   for (WorkList work(arguments); !work.done(); work.advance()) {
@@ -30,10 +30,11 @@ TILEWRIGHT_DEVICE void clear_idle_rows(const KernelArguments& arguments) {
         const int chunk = i % chunks, row = i / chunks % block_owned, which = i / chunks / block_owned;
         if (has_memory(own, row, own_grid(arguments))) {
           const Strides& strides = gradient_strides(arguments, which);
+          const float* share = own_share(arguments, own, which);
           store_global(static_cast<uint16_t*>(gradient_tensor(arguments, which)) + own.batch * strides.batch +
                            own_head(own) * strides.head + own.token(row) * strides.token +
                            chunk * RowsShared::chunk_elements,
-                       Bytes16{});
+                       share != nullptr && own.valid(row) ? share_chunk(share, chunk) : Bytes16{});
         }
       }
     }

@@ -98,8 +98,9 @@ TILEWRIGHT_DEVICE void consume(const KernelArguments& arguments, const Shared& s
     const int thread = opaque(thread_index()) % warpgroup_size;
     const OwnBlock own = own_block(arguments, static_cast<int>(uniform_shared_word(shared.own_note(consumer))));
     const int first_row = merged ? 0 : consumer * consumer_rows;
-    stage_gradient(key, key_gradient, arguments.backward.backward.scale, own, first_row, thread);
-    stage_gradient(value, value_gradient, 1.f, own, first_row, thread);
+    stage_gradient(key, key_gradient, arguments.backward.backward.scale, own_share(arguments, own, 0), own, first_row,
+                   thread);
+    stage_gradient(value, value_gradient, 1.f, own_share(arguments, own, 1), own, first_row, thread);
     store_gradients(arguments, shared, own, first_row, consumer, thread);
   }
   if (thread_index() % warpgroup_size == 0) {

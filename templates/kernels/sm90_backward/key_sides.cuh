@@ -34,6 +34,14 @@ TILEWRIGHT_DEVICE const TokenGrid& own_grid(const KernelArguments& arguments) {
 TILEWRIGHT_DEVICE const TokenGrid& walked_grid(const KernelArguments& arguments) {
   return arguments.backward.call.attention.query_grid;
 }
+TILEWRIGHT_DEVICE int own_heads(const KernelArguments& arguments) {
+  const AttentionParameters& p = arguments.backward.call.attention;
+  return p.heads / p.heads_per_kv_head;
+}
+TILEWRIGHT_DEVICE const float* gradient_shares(const KernelArguments& arguments, int which) {
+  const TileShares& shares = arguments.backward.backward.shares;
+  return which == 0 ? shares.key : shares.value;
+}
 TILEWRIGHT_DEVICE void* gradient_tensor(const KernelArguments& arguments, int which) {
   const BackwardParameters& p = arguments.backward.backward;
   return which == 0 ? p.key_gradient : p.value_gradient;

@@ -5,6 +5,7 @@
 #include "device/warpgroup_matrix.cuh"
 #include "kernels/sm90/boxes.cuh"
 #include "kernels/sm90_backward/shared_memory.cuh"
+#include "kernels/tile_shares.cuh"
 
 namespace tilewright {
 
@@ -114,20 +115,31 @@ TILEWRIGHT_DEVICE void clear_missing_rows(const Shared& shared, int stage, int c
   synchronize_consumer(consumer);
 }
 
-/// One gradient of a consumer's rows, times factor, to its own rows' shared memory; rows that are padding become 0.
-TILEWRIGHT_DEVICE void stage_gradient(RowsShared staging, const Gradient& gradient, float factor, const OwnBlock& own,
-                                      int first_row, int thread) {
+/// One gradient of a consumer's rows, times factor, and the rows' share (tile_shares.cuh) to its own rows' shared
+/// memory; rows that are padding become 0.
+TILEWRIGHT_DEVICE void stage_gradient(RowsShared staging, const Gradient& gradient, float factor, const float* share,
+                                      const OwnBlock& own, int first_row, int thread) {
   const int lane = thread % warp_size, warp = thread / warp_size;
   // Replaced, not multiplied by 0: a padding row's gradient may be NaN by now.
   const bool valid[2] = {own.valid(first_row + warp * 16 + lane / 4), own.valid(first_row + warp * 16 + 8 + lane / 4)};
-  const auto scaled = [&](int i) { return valid[i / 2 % 2] ? gradient[i] * factor : 0.f; };
+  const auto sum = [&](int i, FloatPair added) { // of two columns of one row
+    return valid[i / 2 % 2] ? pack<Element>(fused_multiply_add(gradient[i], factor, added.first),
+                                            fused_multiply_add(gradient[i + 1], factor, added.second))
+                            : 0u;
+  };
   const int row = warp * 16 + lane % 16; // store_matrices: lanes give the addresses of rows, 8 for each matrix
 #pragma unroll
   for (int i = 0; i < config::head_dim / 2; i += 8) { // registers: 16 columns of two rows
-    store_matrices(staging.chunk(row, i / 4 + lane / 16), pack<Element>(scaled(i), scaled(i + 1)),
-                   pack<Element>(scaled(i + 2), scaled(i + 3)), pack<Element>(scaled(i + 4), scaled(i + 5)),
-                   pack<Element>(scaled(i + 6), scaled(i + 7)));
+    const FloatPair left = share_columns(share, 2 * i + lane % 4 * 2),
+                    right = share_columns(share, 2 * i + 8 + lane % 4 * 2);
+    store_matrices(staging.chunk(row, i / 4 + lane / 16), sum(i, left), sum(i + 2, left), sum(i + 4, right),
+                   sum(i + 6, right));
   }
+}
+
+/// What the block's rows get in addition to their gradient number `which`.
+TILEWRIGHT_DEVICE const float* own_share(const KernelArguments& arguments, const OwnBlock& own, int which) {
+  return share_of<PatternParameters>(gradient_shares(arguments, which), own, own_heads(arguments), own_grid(arguments));
 }
 
 /// From shared memory to the gradients' tensors; hands the rows' place back. All threads, after staging.

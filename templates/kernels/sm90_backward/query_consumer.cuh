@@ -111,7 +111,8 @@ TILEWRIGHT_DEVICE void consume(const KernelArguments& arguments, const Shared& s
 
     const int thread = opaque(thread_index()) % warpgroup_size;
     const OwnBlock own = own_block(arguments, static_cast<int>(uniform_shared_word(shared.own_note(consumer))));
-    stage_gradient(query, query_gradient, arguments.backward.backward.scale, own, first_row, thread);
+    stage_gradient(query, query_gradient, arguments.backward.backward.scale, own_share(arguments, own, 0), own,
+                   first_row, thread);
     store_gradients(arguments, shared, own, first_row, consumer, thread);
   }
   if (thread_index() % warpgroup_size == 0) {

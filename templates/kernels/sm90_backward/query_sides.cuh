@@ -39,6 +39,10 @@ TILEWRIGHT_DEVICE const TokenGrid& own_grid(const KernelArguments& arguments) {
 TILEWRIGHT_DEVICE const TokenGrid& walked_grid(const KernelArguments& arguments) {
   return arguments.backward.call.attention.key_grid;
 }
+TILEWRIGHT_DEVICE int own_heads(const KernelArguments& arguments) { return arguments.backward.call.attention.heads; }
+TILEWRIGHT_DEVICE const float* gradient_shares(const KernelArguments& arguments, int) {
+  return arguments.backward.backward.shares.query;
+}
 TILEWRIGHT_DEVICE void* gradient_tensor(const KernelArguments& arguments, int) {
   return arguments.backward.backward.query_gradient;
 }
