@@ -87,6 +87,7 @@ attention_forward(TILEWRIGHT_ARGUMENT(tilewright::KernelArguments, arguments)) {
 
     wait_for_copies<config::stages - 2>(); // this block's values and the next one's keys
     synchronize_block();                   // everybody's copies; everybody has left what is loaded next
+    load_step(block + config::stages, stage);
     if (valid_next != 0) {
       multiply_query_key(scores, warp_query, key_stage(stage_after(stage)), places);
       if constexpr (TileRows<KeyTile>::may_be_partial) {
@@ -98,7 +99,6 @@ attention_forward(TILEWRIGHT_ARGUMENT(tilewright::KernelArguments, arguments)) {
     if (warp == 0) {
       list.extend(arguments, block + config::stages + 1);
     }
-    load_step(block + config::stages, stage);
   }
   wait_for_copies<0>(); // without a key block nothing waited for the query's rows, which the result's are written over
   synchronize_block();

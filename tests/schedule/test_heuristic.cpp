@@ -32,18 +32,18 @@ const std::string list = "pattern=block_list,edges=full,";
 } // namespace
 
 TEST_CASE("defaults: 128 query rows in 4 warps, two thread blocks on a multiprocessor where they fit") {
-  CHECK(default_of(sta + "tile=6x8x8", "sm_90") == "128 rows, 4 warps, keys 32, stages 3, resident 2");
+  CHECK(default_of(sta + "tile=6x8x8", "sm_90") == "128 rows, 4 warps, keys 32, stages 2, resident 2");
   CHECK(default_of(sta + "tile=6x8x8", "sm_80") == "128 rows, 4 warps, keys 32, stages 2, resident 2");
-  CHECK(default_of(sta + "tile=6x8x8", "sm_89") == "128 rows, 4 warps, keys 32, stages 3, resident 1");
-  CHECK(default_of(sta + "tile=6x8x8,head_dim=64", "sm_120") == "128 rows, 4 warps, keys 32, stages 3, resident 2");
-  CHECK(default_of(list + "tile=1x1x128", "sm_103") == "128 rows, 4 warps, keys 32, stages 3, resident 2");
-  CHECK(default_of(sta + "layout=tiled", "sm_90") == "128 rows, 4 warps, keys 32, stages 3, resident 2");
-  CHECK(default_of("pattern=dense,edges=full", "sm_90a") == "128 rows, 4 warps, keys 32, stages 3, resident 2");
+  CHECK(default_of(sta + "tile=6x8x8", "sm_89") == "128 rows, 4 warps, keys 32, stages 2, resident 1");
+  CHECK(default_of(sta + "tile=6x8x8,head_dim=64", "sm_120") == "128 rows, 4 warps, keys 32, stages 2, resident 2");
+  CHECK(default_of(list + "tile=1x1x128", "sm_103") == "128 rows, 4 warps, keys 32, stages 2, resident 2");
+  CHECK(default_of(sta + "layout=tiled", "sm_90") == "128 rows, 4 warps, keys 32, stages 2, resident 2");
+  CHECK(default_of("pattern=dense,edges=full", "sm_90a") == "128 rows, 4 warps, keys 32, stages 2, resident 2");
 }
 
 TEST_CASE("defaults: 64 query rows in 2 warps where the tile holds no multiple of 128") {
   CHECK(default_of(list + "tile=4x4x4", "sm_90") == "64 rows, 2 warps, keys 32, stages 2, resident 4");
-  CHECK(default_of(list + "tile=4x4x4,head_dim=64", "sm_90") == "64 rows, 2 warps, keys 32, stages 3, resident 4");
+  CHECK(default_of(list + "tile=4x4x4,head_dim=64", "sm_90") == "64 rows, 2 warps, keys 32, stages 2, resident 4");
   CHECK(default_of(list + "tile=4x4x4", "sm_80") == "64 rows, 2 warps, keys 32, stages 2, resident 3");
   CHECK(default_of(list + "tile=4x4x4", "sm_86") == "64 rows, 2 warps, keys 32, stages 2, resident 2");
   CHECK(default_of(sta + "tile=3x8x8", "sm_87") == "64 rows, 2 warps, keys 32, stages 2, resident 3");
