@@ -158,7 +158,7 @@ private:
           [this, spec, workspace, forward = operators::forward_call(call_),
            shape = operators::check_backward(call_, pattern_)] {
             operators::launch_backward(*executor_, *executor_->kernel(spec, nullptr), call_,
-                                       {forward, pattern_, shape, spec}, workspace, nullptr);
+                                       {forward, pattern_, shape, spec}, workspace, {}, nullptr);
           });
     }
   }
