@@ -70,10 +70,11 @@ attention_forward(TILEWRIGHT_ARGUMENT(tilewright::KernelArguments, arguments)) {
   RowValues largest;
   wait_for_copies<config::stages - 1>(); // the queries and the first keys
   synchronize_block();
-  if (const uint32_t valid = list.valid(0); valid != 0) {
+  const uint32_t valid_first = list.valid(0);
+  if (valid_first != 0) {
     multiply_query_key(scores, warp_query, key_stage(0), places);
     if constexpr (TileRows<KeyTile>::may_be_partial) {
-      mask_scores(scores, valid);
+      mask_scores(scores, valid_first);
     }
     find_largest(largest, scores);
   }
