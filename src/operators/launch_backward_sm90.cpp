@@ -88,7 +88,7 @@ void launch_backward_sm90(Executor& executor, const Kernel& kernel, const Spec& 
 
   // One thread block an item, not one that stays and takes several: items take different times (lists of different
   // lengths, clipped tiles, multiprocessors near and far from memory), and the hardware hands the next one to whoever
-  // is done. Measured on an H100: 1 to 3 % of the whole pass.
+  // is done. Measured on an H100, one process after the other: 0.4 to 3 % of the whole pass.
   LaunchShape shape;
   shape.grid.x = static_cast<std::uint32_t>(dealt.items);
   shape.block.x = (1u + spec.schedule.consumers) * warpgroup_size;
