@@ -90,7 +90,8 @@ Pattern sliding_tile(nb::handle canvas, nb::handle tile, nb::handle windows, nb:
 }
 
 Pattern block_list(nb::handle canvas, nb::handle tile, nb::handle counts, nb::handle indices, nb::handle key_canvas,
-                   nb::handle key_tile, nb::handle query_sizes, nb::handle key_sizes, bool validate_lists) {
+                   nb::handle key_tile, nb::handle query_sizes, nb::handle key_sizes, bool neighbours_share,
+                   bool validate_lists) {
   BlockList pattern{.canvas = extent_from(canvas), .tile = extent_from(tile)};
   pattern.counts = view_from(counts);
   pattern.indices = view_from(indices);
@@ -98,6 +99,7 @@ Pattern block_list(nb::handle canvas, nb::handle tile, nb::handle counts, nb::ha
   pattern.key_tile = optional_extent_from(key_tile);
   pattern.query_sizes = optional_view_from(query_sizes);
   pattern.key_sizes = optional_view_from(key_sizes);
+  pattern.neighbours_share = neighbours_share;
   pattern.validate_lists = validate_lists;
   return pattern;
 }
@@ -139,7 +141,7 @@ NB_MODULE(_native, module) {
   module.def("dense", [] { return Pattern(Dense{}); });
   module.def("sliding_tile", &sliding_tile, nb::arg(), nb::arg(), nb::arg(), nb::arg().none());
   module.def("block_list", &block_list, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg().none(),
-             nb::arg().none(), nb::arg().none(), nb::arg());
+             nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg());
   nb::class_<VideoSparseAttention>(module, "VideoSparse");
   module.def("video_sparse", &video_sparse, nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg().none(),
              nb::arg().none());

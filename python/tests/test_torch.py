@@ -214,3 +214,17 @@ def test_export_of_a_model_step():
     q, k, v = (random(seed, 1, TOKENS, 2, 64) for seed in range(3))
     exported = torch.export.export(Layer(), (q, k, v))
     assert torch.equal(exported.module()(q, k, v), Layer()(q, k, v))
+
+
+def test_lists_that_neighbours_share_change_the_kernel_only():
+    q, k, v, _, _, _, _, counts, indices, _, sizes = block_list_arguments()
+    plain = tw.BlockList((1, 1, 128), counts, indices, (1, 1, 64), key_sizes=sizes)
+    shared = tw.BlockList((1, 1, 128), counts, indices, (1, 1, 64), key_sizes=sizes, neighbours_share=True)
+    lines = [tw.problem_of(q, k, v, pattern, layout="tiled") for pattern in (plain, shared)]
+    assert lines[0] != lines[1]
+
+    def layer(q, k, v, pattern):
+        return tw.attention(q, k, v, pattern, layout="tiled")
+
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(q, k, v, shared), layer(q, k, v, plain))

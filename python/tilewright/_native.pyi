@@ -24,6 +24,7 @@ def block_list(
     key_tile: Extent | None,
     query_sizes: Operand | None,
     key_sizes: Operand | None,
+    neighbours_share: bool,
     validate_lists: bool,
     /,
 ) -> Pattern: ...

@@ -127,7 +127,7 @@ def _heads_first(layout: str) -> bool:
 
 # The registered operators. Few arguments: each costs a conversion there and one back, for every key of the dispatcher.
 #
-# pattern  "dense", "sliding_tile", "sliding_tile_text" or "block_list"
+# pattern  "dense", "sliding_tile", "sliding_tile_text", "block_list" or "block_list_shared" (neighbours_share)
 # extents  sliding_tile: canvas, tile, windows, then the text's length where it has one;
 #          block_list: canvas, tile, key_canvas, key_tile
 _PATTERN = (
@@ -150,7 +150,8 @@ def operands(pattern: Pattern) -> tuple[Any, ...]:
         key_canvas = canvas if pattern.key_canvas is None else extent(pattern.key_canvas, "key_canvas")
         key_tile = tile if pattern.key_tile is None else extent(pattern.key_tile, "key_tile")
         extents = [*canvas, *tile, *key_canvas, *key_tile]
-        return "block_list", extents, pattern.counts, pattern.indices, pattern.query_sizes, pattern.key_sizes
+        kind = "block_list_shared" if pattern.neighbours_share else "block_list"
+        return kind, extents, pattern.counts, pattern.indices, pattern.query_sizes, pattern.key_sizes
     return "dense", []
 
 
@@ -185,6 +186,7 @@ def _native_pattern(
         key_tile=key_tile,
         query_sizes=query_sizes,
         key_sizes=key_sizes,
+        neighbours_share=kind == "block_list_shared",
     )
     return pattern._native, pattern.tensors()
 

@@ -85,6 +85,8 @@ class BlockList:
     key_canvas, key_tile    the keys'; None: as the queries'
     query_sizes, key_sizes  int32 [tiles] or [batch, tiles]: valid tokens of each tile, in the tiled layouts only; None:
                 they follow from the canvas
+    neighbours_share  query tiles that are neighbours share most of their lists. Only for speed: picks the kernel that
+                reads what they share once
     validate    copy the lists to the host and check them first: synchronises, for debugging
 
     The tensors are not copied: keep them as they are until the calls that use them have run.
@@ -98,6 +100,7 @@ class BlockList:
     key_tile: Extent | None = None
     query_sizes: Tensor | None = None
     key_sizes: Tensor | None = None
+    neighbours_share: bool = False
     validate: bool = field(default=False)
 
     def tensors(self) -> dict[str, Tensor | None]:
@@ -120,6 +123,7 @@ class BlockList:
             None if self.key_tile is None else extent(self.key_tile, "key_tile"),
             optional_operand(self.query_sizes),
             optional_operand(self.key_sizes),
+            self.neighbours_share,
             self.validate,
         )
 
