@@ -220,9 +220,10 @@ void Multiprocessor::check_shared(Fiber& fiber, std::uint32_t address, std::uint
   if (plan_->check_races)
     refuse_race(fiber, place,
                 access == Access::read ? races_.read(fiber.number, fiber.rank, offset, bytes, place)
-                                       : races_.write(fiber.number, fiber.rank, offset, bytes, place),
+                                       : races_.write(fiber.number, fiber.rank, offset, bytes,
+                                                      access != Access::write_equal, place),
                 access == Access::read ? "reads" : "writes", address);
-  if (plan_->copy_engine && access == Access::write)
+  if (plan_->copy_engine && access != Access::read)
     fiber.thread_block->unfenced.store(static_cast<std::size_t>(fiber.index), offset, bytes);
 }
 

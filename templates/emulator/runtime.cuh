@@ -51,7 +51,8 @@ enum class WarpOperation : uint8_t {
   wait_for_products
 };
 
-enum class Access : uint8_t { read, write };
+/// write_equal: of the bytes that stand there already. Told apart only where every access is noted.
+enum class Access : uint8_t { read, write, write_equal };
 
 struct Thread;
 

@@ -59,7 +59,27 @@ TEST_CASE("a write after a read needs one too, and so does a write after a write
   const std::string again = "if (warp_index() == 0) { store_shared(shared_memory() + 4 * lane_index(), 2u); }\n";
   CHECK(contains(said(begin + again), "a race with"));
   CHECK(said(begin + "synchronize_block();\n" + again) == "");
-  CHECK(contains(said("store_shared(shared_memory() + 4 * lane_index(), 1u);\n"), "a race with"));
+  CHECK(contains(said("store_shared(shared_memory() + 4 * lane_index(), 1u + warp_index());\n"), "a race with"));
+}
+
+TEST_CASE("stores of equal values race with what came before the first but not with each other or their readers") {
+  const std::string begin = "store_shared(shared_memory() + 4 * thread_index(), 1u);\nsynchronize_block();\n";
+  const std::string both = "store_shared(shared_memory() + 4 * lane_index(), 2u);\nsynchronize_warp();\n",
+                    read = "(void)load_shared_word(shared_memory() + 4 * (lane_index() ^ 1));\n";
+  CHECK(said(begin + both + read) == "");
+  CHECK(said(begin + both + "synchronize_block();\n" + read + "synchronize_block();\n" + store) == "");
+  CHECK(contains(said(begin + "store_shared(shared_memory() + 4 * lane_index(), 2u + warp_index());\n"), "a race with"));
+  // Only warp 0 has waited for warp 1's read of the first value.
+  const std::string start_reading = "const SharedAddress barrier = shared_memory() + 2048;\n"
+                                    "if (thread_index() == 0) { initialize_barrier(barrier, 32); }\n" +
+                                    begin + "if (warp_index() == 1) { " + read + "arrive(barrier); }\n";
+  const std::string wait_in_first = "if (warp_index() == 0) { wait(barrier, 0); " + both + "}\n",
+                    third_stores = "if (warp_index() == 2) { " + both + "}\n";
+  CHECK(said(start_reading + wait_in_first, 96) == "");
+  CHECK(said(start_reading + wait_in_first + third_stores, 96) != "");
+  // Who knows of one of the two stores may not yet store another value.
+  CHECK(contains(said(begin + both + "if (warp_index() == 0) { store_shared(shared_memory() + 4 * lane_index(), 3u); }\n"),
+                 "a race with"));
 }
 
 TEST_CASE("an arrival and the wait for its phase order accesses; an arrival before the store does not") {
