@@ -44,6 +44,8 @@ struct RandomLimits {
   std::optional<DataType> dtype{};
   std::optional<std::int32_t> head_dim{};
   std::optional<Layout> layout{};
+  std::optional<Tile> tile{}; // of sliding tiles and lists
+  bool tiny_sizes = false;    // valid tokens of a tile: 0 to 2, where sizes are drawn
   bool any_strides = true;    // false: gaps between tokens only, which every kernel family can read
   bool poison_padding = true; // NaN in rows that no one attends to; false: random numbers
   double query_scale_max = 4; // queries are drawn with a deviation of 1 or of this
@@ -170,7 +172,9 @@ private:
   template <typename Value> Value pick(std::initializer_list<Value> values) {
     return values.begin()[integer(0, static_cast<std::int64_t>(values.size()) - 1)];
   }
-  Tile pick_tile() { return tiles[static_cast<std::size_t>(integer(0, tiles.size() - 1))]; }
+  Tile pick_tile() {
+    return limits_.tile ? *limits_.tile : tiles[static_cast<std::size_t>(integer(0, tiles.size() - 1))];
+  }
 
   [[nodiscard]] std::int64_t heads() const noexcept { return kv_heads_ * heads_per_kv_head_; }
 
@@ -299,6 +303,8 @@ private:
                                : tensors_.emplace_back(DataType::int32, Extents{batch_, tiling.tile_count()});
     const std::int64_t full = tiling.tile().volume();
     sizes.fill([&](auto...) {
+      if (limits_.tiny_sizes)
+        return static_cast<double>(integer(0, 2));
       return static_cast<double>(pick<std::int64_t>({0, full, integer(0, full), integer(1, full)}));
     });
     return sizes.view();

@@ -39,9 +39,19 @@ struct SelectSizes {
   std::int64_t heads, kv_heads, query_tiles, key_tiles, topk;
 };
 
+/// How a selection is asked for. key_sizes: valid tokens of the key tiles; empty: all have some.
+struct SelectForm {
+  DataType dtype = DataType::bf16;
+  std::int64_t head_dim = 64;
+  std::vector<std::int32_t> key_sizes = {};
+  bool coarse = true; // its output and LSE, which are optional
+};
+
 /// Random means, a part of them equal, and what the kernel makes of them. Empty where all is right.
-inline std::string select_complaint(Runtime& runtime, const SelectSizes& s, DataType dtype, std::int64_t head_dim,
+inline std::string select_complaint(Runtime& runtime, const SelectSizes& s, const SelectForm& form,
                                     std::uint64_t seed) {
+  const DataType dtype = form.dtype;
+  const std::int64_t head_dim = form.head_dim;
   std::mt19937_64 generator(seed);
   std::normal_distribution<double> normal;
   DenseTensor<std::uint16_t> q(dtype, {1, s.heads, s.query_tiles, head_dim}, 0),
@@ -62,18 +72,24 @@ inline std::string select_complaint(Runtime& runtime, const SelectSizes& s, Data
   call.value_means = v.view;
   call.counts = counts.view;
   call.indices = indices.view;
-  call.coarse_output = out.view;
-  call.coarse_lse = lse.view;
+  if (form.coarse) {
+    call.coarse_output = out.view;
+    call.coarse_lse = lse.view;
+  }
+  std::vector<std::int32_t> key_sizes = form.key_sizes;
+  if (!key_sizes.empty())
+    call.key_sizes = TensorView::contiguous(key_sizes.data(), DataType::int32, {s.key_tiles});
   std::vector<std::byte> workspace(runtime.workspace_bytes(call) + 256);
   call.workspace = reinterpret_cast<void*>((reinterpret_cast<std::uintptr_t>(workspace.data()) + 255) / 256 * 256);
   call.workspace_bytes = workspace.size() - 256;
   runtime.select_tiles(call);
   const reference::Selection expected = reference::select_tiles(call);
   const reference::SelectionComparison comparison = reference::compare_selection(call, expected);
-  const double error =
-      reference::output_error(std::vector<double>(out.values.begin(), out.values.end()), expected.out).relative_l2;
-  const double lse_error =
-      reference::lse_error(std::vector<double>(lse.values.begin(), lse.values.end()), expected.lse);
+  const auto doubles = [](const std::vector<float>& floats) {
+    return std::vector<double>(floats.begin(), floats.end());
+  };
+  const double error = form.coarse ? reference::output_error(doubles(out.values), expected.out).relative_l2 : 0;
+  const double lse_error = form.coarse ? reference::lse_error(doubles(lse.values), expected.lse) : 0;
   const Tolerances tolerances = Tolerances::of(dtype);
   if (comparison.malformed.empty() && comparison.worst <= 1 && error <= tolerances.relative_l2 && lse_error <= 1e-4)
     return {};
@@ -96,10 +112,15 @@ inline std::string list_complaint(Runtime& runtime, const MaskSizes& sizes, std:
   DenseTensor<std::int32_t> counts(DataType::int32, {batch, heads, queries}, untouched);
   DenseTensor<std::int32_t> indices(DataType::int32, {batch, heads, queries, keys}, untouched);
   runtime.list_mask({mask.view, counts.view, indices.view});
+  const std::vector<std::int32_t> listed_keys = indices.values;
+  for (std::int32_t& entry : indices.values) // behind a list's count may be anything
+    if (entry == untouched)
+      entry = static_cast<std::int32_t>(keys - 1);
   DenseTensor<std::int32_t> key_counts(DataType::int32, {batch, heads, keys}, untouched);
   DenseTensor<std::int32_t> offsets(DataType::int32, {batch, heads, keys + 1}, untouched);
   DenseTensor<std::int32_t> query_indices(DataType::int32, {batch, heads, queries * keys}, untouched);
   runtime.transpose_lists({counts.view, indices.view, key_counts.view, offsets.view, query_indices.view});
+  indices.values = listed_keys;
 
   std::string wrong;
   const auto compare = [&](const char* name, const DenseTensor<std::int32_t>& tensor, std::int64_t at,

@@ -114,8 +114,7 @@ RaceDetector::Complaint RaceDetector::check_write(const Clock& clock, const Word
   for (const Reader& writer : word.equals)
     if (writer.epoch > clock[writer.actor])
       return race_with(writer, true);
-  if ((word.readers.empty() || !word.equals.empty()) && word.writer != Word::nobody &&
-      word.epoch > clock[word.writer])
+  if ((word.readers.empty() || !word.equals.empty()) && word.writer != Word::nobody && word.epoch > clock[word.writer])
     return race_with({word.writer, word.epoch, word.place}, true);
   return std::nullopt;
 }

@@ -22,8 +22,8 @@ enum class Ordered : std::uint8_t { reads, all };
 
 /// Of one cluster of thread blocks. Actors are its threads and whatever accesses shared memory on its own: a thread's
 /// asynchronous copies and outgoing boxes, a warp's products, and the boxes that count on one barrier. Theirs become
-/// known to a thread when it waits for them. Memory is watched by words of 4 bytes. Stores of the value that stands there
-/// already need no order among themselves or with reads of it, but with whatever came before the first of them.
+/// known to a thread when it waits for them. Memory is watched by words of 4 bytes. Stores of the value that stands
+/// there already need no order among themselves or with reads of it, but with whatever came before the first of them.
 class RaceDetector {
 public:
   void begin(std::size_t threads, std::size_t blocks, std::size_t shared_bytes);
@@ -75,8 +75,8 @@ private:
     Actor writer = nobody;
     std::uint32_t epoch = 0;
     Place place{};
-    std::vector<Reader> readers = {}; // since the last write, without those that happened before another of them
-    std::vector<Reader> equals = {};  // later stores of the same value that the last write is not ordered with
+    std::vector<Reader> readers = {};     // since the last write, without those that happened before another of them
+    std::vector<Reader> equals = {};      // later stores of the same value that the last write is not ordered with
     std::vector<Predecessor> before = {}; // what had to happen before the last write, a thread's
   };
   struct Barrier {

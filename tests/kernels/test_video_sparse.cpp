@@ -60,7 +60,7 @@ TEST_CASE("selection among 1 to 8192 tiles, strips of scores in shared memory an
     for (const DataType dtype : {DataType::bf16, DataType::fp16}) {
       const auto seed = static_cast<std::uint64_t>(sizes.key_tiles);
       Runtime runtime(make_emulator({.seed = seed}));
-      CHECK(select_complaint(runtime, sizes, dtype, dtype == DataType::bf16 ? 64 : 128, seed) == "");
+      CHECK(select_complaint(runtime, sizes, {dtype, dtype == DataType::bf16 ? 64 : 128}, seed) == "");
     }
 }
 

@@ -1,10 +1,14 @@
 #include "cases.hpp"
 
+#include <algorithm>
+#include <optional>
+#include <random>
 #include <stdexcept>
 
 #include <fmt/format.h>
 
 #include "schedule/feasibility.hpp"
+#include "support_listed_blocks.hpp"
 #include "support_random_backward.hpp"
 #include "support_tile_kernels.hpp"
 #include "support_video_sparse.hpp"
@@ -24,17 +28,20 @@ constexpr std::uint64_t most_seeds = 4000; // that are tried for a problem that 
 
 /// What a random attention problem must be like.
 struct Wanted {
-  PatternKind pattern;
-  Layout layout;
-  std::string text = {};          // a part of the problem's line
-  std::int64_t least_keys = 1;    // rows of k
+  PatternKind pattern = PatternKind::dense;
+  Layout layout = Layout::raster;
+  std::string text = {};       // a part of the problem's line
+  std::int64_t least_keys = 1; // rows of k
   double query_scale = 1;
-  std::int32_t head_dim = 64;
   DataType dtype = DataType::bf16;
-  std::string described = {};     // a part of the description
-  bool grouped = false;           // several query heads share keys
-  std::int64_t max_tokens = 400;
-  std::uint64_t first_seed = 0;
+  bool grouped = false; // several query heads share keys
+  bool lse = true;
+  std::int64_t least_heads = 1; // batch * query heads
+  std::int64_t max_tokens = 400, max_text = 160;
+  double max_flops = 1e7;
+  std::optional<Tile> tile = {};
+  bool tiny_sizes = false;
+  std::function<bool(const RandomProblem&)> accept = {};
 };
 
 RandomLimits limits_of(const Wanted& wanted) {
@@ -42,10 +49,12 @@ RandomLimits limits_of(const Wanted& wanted) {
   limits.pattern = wanted.pattern;
   limits.layout = wanted.layout;
   limits.dtype = wanted.dtype;
-  limits.head_dim = wanted.head_dim;
+  limits.head_dim = 64;
+  limits.tile = wanted.tile;
+  limits.tiny_sizes = wanted.tiny_sizes;
   limits.max_tokens = wanted.max_tokens;
-  limits.max_text = 160;
-  limits.max_flops = 1e7;
+  limits.max_text = wanted.max_text;
+  limits.max_flops = wanted.max_flops;
   limits.any_strides = false;
   limits.query_scale_max = wanted.query_scale;
   return limits;
@@ -54,21 +63,57 @@ RandomLimits limits_of(const Wanted& wanted) {
 /// The first seed whose problem is as wanted and takes this schedule, if there is one.
 std::uint64_t find_seed(const Wanted& wanted, Operator op, const std::string& schedule) {
   const RandomLimits limits = limits_of(wanted);
-  for (std::uint64_t seed = wanted.first_seed; seed < wanted.first_seed + most_seeds; ++seed) {
+  for (std::uint64_t seed = 0; seed < most_seeds; ++seed) {
     const RandomProblem random(seed, limits);
     const AttentionForward& call = random.call();
     const std::size_t head_axis = wanted.layout == Layout::raster ? 2 : 1;
     Problem problem = random.problem();
     problem.op = op;
-    if (to_string(problem).find(wanted.text) != std::string::npos &&
-        random.description().find(wanted.described) != std::string::npos && call.lse &&
+    if (to_string(problem).find(wanted.text) != std::string::npos && call.lse.has_value() == wanted.lse &&
         call.k.extents[3 - head_axis] >= wanted.least_keys &&
+        call.q.extents[0] * call.q.extents[head_axis] >= wanted.least_heads &&
         (!wanted.grouped || call.q.extents[head_axis] > call.k.extents[head_axis]) &&
+        (!wanted.accept || wanted.accept(random)) &&
         (schedule.empty() || schedule::reasons_against(problem, parse_schedule(schedule), hopper).empty()))
       return seed;
   }
-  throw std::runtime_error(fmt::format("no random problem for \"{}\" \"{}\" with {}", wanted.text, wanted.described,
-                                       schedule));
+  throw std::runtime_error(fmt::format("no random problem \"{}\" that is wanted takes \"{}\"", wanted.text, schedule));
+}
+
+/// Tiles of the queries' canvas along each axis.
+Extent3 tiles_of(const Canvas& canvas, const Tile& tile) {
+  return {(canvas.t + tile.t - 1) / tile.t, (canvas.h + tile.h - 1) / tile.h, (canvas.w + tile.w - 1) / tile.w};
+}
+
+const SlidingTile& sliding(const RandomProblem& problem) { return std::get<SlidingTile>(problem.pattern()); }
+
+/// Some windows leave out tiles on each axis that has several, and two axes have; the text has rows.
+bool slides(const RandomProblem& problem) {
+  const SlidingTile& pattern = sliding(problem);
+  const Extent3 tiles = tiles_of(pattern.canvas, pattern.tile);
+  const Window& window = pattern.windows[0];
+  return tiles.t >= 2 && tiles.h >= 3 && tiles.w >= 2 && window.h == 2 && window.t == 1 && window.w <= 3 &&
+         pattern.text_length.value_or(0) > 1;
+}
+
+/// One layer of the last tiles along t is missing, nothing else.
+bool lacks_a_layer(const RandomProblem& problem) {
+  const SlidingTile& pattern = sliding(problem);
+  return pattern.canvas.t % pattern.tile.t == pattern.tile.t - 1 && pattern.canvas.h % pattern.tile.h == 0 &&
+         pattern.canvas.w % pattern.tile.w == 0;
+}
+
+bool one_text_token(const RandomProblem& problem) { return sliding(problem).text_length == 1; }
+
+bool ragged_queries(const RandomProblem& problem) {
+  return problem.call().q.extents[problem.call().layout == Layout::raster ? 1 : 2] % 64 != 0;
+}
+
+/// Lists of so many entries.
+std::function<bool(const RandomProblem&)> long_lists(std::int64_t least) {
+  return [least](const RandomProblem& problem) {
+    return std::get<BlockList>(problem.pattern()).indices.extents[3] >= least;
+  };
 }
 
 RuntimeOptions options_with(Family family, const std::string& schedule = {}) {
@@ -80,17 +125,19 @@ RuntimeOptions options_with(Family family, const std::string& schedule = {}) {
   return options;
 }
 
-CaseMaker forward(std::string name, const Wanted& wanted, const std::string& schedule) {
+CaseMaker forward(std::string name, const Wanted& wanted, const std::string& schedule, bool races = true) {
   return {name, [=] {
             const std::uint64_t seed = find_seed(wanted, Operator::attention_forward, schedule);
             const auto problem = std::make_shared<RandomProblem>(seed, limits_of(wanted));
             const RuntimeOptions options = options_with(Family::automatic, schedule);
-            return Case{name, hopper, [=](const std::shared_ptr<Executor>& executor) {
+            return Case{name, hopper,
+                        [=](const std::shared_ptr<Executor>& executor) {
                           Runtime runtime(executor, options);
                           return problem->check([&](const AttentionForward& call, const Pattern& pattern) {
                             runtime.attention_forward(call, pattern);
                           });
-                        }};
+                        },
+                        races};
           }};
 }
 
@@ -109,36 +156,39 @@ std::string strict_complaint(const AttentionBackward& call, const reference::Gra
   return wrong;
 }
 
-struct BackwardSchedules {
+struct BackwardForm {
   Family family = Family::automatic;
-  std::string key = {}, query = {};
+  std::string key = {}, query = {}; // schedules
+  double scale = 1;                 // of q, k, v and dout
+  bool strict = true;               // false: where gradients are 0 but for rounding
 };
 
 CaseMaker backward(std::string name, const Architecture& architecture, const Wanted& wanted,
-                   const BackwardSchedules& schedules = {}) {
+                   const BackwardForm& form = {}) {
   return {name, [=] {
-            const std::uint64_t seed =
-                schedules.key.empty() ? find_seed(wanted, Operator::attention_backward_query, schedules.query)
-                                      : find_seed(wanted, Operator::attention_backward_key, schedules.key);
-            const auto problem = std::make_shared<RandomBackward>(seed, limits_of(wanted));
+            const std::uint64_t seed = form.key.empty()
+                                           ? find_seed(wanted, Operator::attention_backward_query, form.query)
+                                           : find_seed(wanted, Operator::attention_backward_key, form.key);
+            const auto problem = std::make_shared<RandomBackward>(seed, limits_of(wanted), form.scale);
             const auto expected = std::make_shared<const reference::Gradients>(
                 reference::attention_backward(problem->call(), problem->pattern()));
-            RuntimeOptions options = options_with(schedules.family);
-            if (!schedules.key.empty())
-              options.backward_key_schedule = parse_schedule(schedules.key);
-            if (!schedules.query.empty())
-              options.backward_query_schedule = parse_schedule(schedules.query);
+            RuntimeOptions options = options_with(form.family);
+            if (!form.key.empty())
+              options.backward_key_schedule = parse_schedule(form.key);
+            if (!form.query.empty())
+              options.backward_query_schedule = parse_schedule(form.query);
             return Case{name, architecture, [=](const std::shared_ptr<Executor>& executor) {
                           Runtime runtime(executor, options);
                           const std::string wrong =
                               problem->check([&](const AttentionBackward& call, const Pattern& pattern) {
                                 runtime.attention_backward(call, pattern);
                               });
-                          return wrong.empty() ? strict_complaint(problem->call(), *expected) : wrong;
+                          return wrong.empty() && form.strict ? strict_complaint(problem->call(), *expected) : wrong;
                         }};
           }};
 }
 
+/// described: parts of the problem's description; those behind a "!" must not be in it.
 CaseMaker video_sparse(std::string name, const Architecture& architecture, std::vector<std::string> described,
                        std::uint64_t first_seed = 0) {
   return {name, [=] {
@@ -150,8 +200,11 @@ CaseMaker video_sparse(std::string name, const Architecture& architecture, std::
             for (std::uint64_t seed = first_seed; seed < first_seed + most_seeds; ++seed) {
               const auto problem = std::make_shared<RandomVideoSparse>(seed, limits);
               const std::string text = problem->description();
-              if (std::any_of(described.begin(), described.end(),
-                              [&](const std::string& part) { return text.find(part) == std::string::npos; }))
+              const auto is_missing = [&](const std::string& part) {
+                return part[0] == '!' ? text.find(part.substr(1)) != std::string::npos
+                                      : text.find(part) == std::string::npos;
+              };
+              if (std::any_of(described.begin(), described.end(), is_missing))
                 continue;
               return Case{name, architecture, [=](const std::shared_ptr<Executor>& executor) {
                             Runtime runtime(executor, options_with(Family::automatic));
@@ -165,14 +218,42 @@ CaseMaker video_sparse(std::string name, const Architecture& architecture, std::
 }
 
 /// sm_86 has the least shared memory: strips of 16 x 1600 scores do not fit it.
-CaseMaker selection(std::string name, const testing::SelectSizes& sizes, DataType dtype = DataType::bf16,
-                    std::int64_t head_dim = 64) {
+/// problems: so many one after the other, each with a topk of one more.
+CaseMaker selection(std::string name, const testing::SelectSizes& sizes, const testing::SelectForm& form = {},
+                    int problems = 1) {
   return {name, [=] {
             return Case{name, {8, 6, 0}, [=](const std::shared_ptr<Executor>& executor) {
                           Runtime runtime(executor, options_with(Family::automatic));
-                          return testing::select_complaint(runtime, sizes, dtype, head_dim, 5);
+                          std::string wrong;
+                          testing::SelectSizes of_problem = sizes;
+                          for (int i = 0; i < problems && wrong.empty(); ++i, ++of_problem.topk)
+                            wrong = testing::select_complaint(runtime, of_problem, form, static_cast<std::uint64_t>(i));
+                          return wrong;
                         }};
           }};
+}
+
+CaseMaker listed(std::string name, std::vector<std::vector<int>> lists, std::int64_t key_blocks,
+                 const std::string& schedule) {
+  return {name, [=] {
+            const auto problem = std::make_shared<testing::ListedBlocks>(lists, key_blocks);
+            const RuntimeOptions options = options_with(Family::automatic, schedule);
+            return Case{name, hopper, [=](const std::shared_ptr<Executor>& executor) {
+                          Runtime runtime(executor, options);
+                          return problem->check(runtime);
+                        }};
+          }};
+}
+
+/// Ascending lists of every length for 7 query blocks: the consumers' last item is not whole.
+std::vector<std::vector<int>> random_lists(int key_blocks) {
+  std::mt19937 generator(3);
+  std::vector<std::vector<int>> lists(7);
+  for (std::size_t i = 0; i < lists.size(); ++i)
+    for (int key = 0; key < key_blocks; ++key)
+      if (generator() % 6 < i)
+        lists[i].push_back(key);
+  return lists;
 }
 
 CaseMaker lists(std::string name, const testing::MaskSizes& sizes) {
@@ -192,10 +273,12 @@ const std::string one = "family=sm90,block_q=64,block_k=64,stages=2,blocks_per_p
                         "consumer_registers=208,producer_registers=40,cluster=1,";
 const std::string merged = "family=sm90,block_q=64,block_k=64,cluster=1,blocks_per_processor=1,consumers=2,"
                            "consumer_registers=232,producer_registers=40,stages=3,";
+const std::string merged_three = "family=sm90,block_q=64,block_k=64,cluster=1,blocks_per_processor=1,consumers=3,"
+                                 "consumer_registers=152,producer_registers=56,stages=3,softmax=fixed,";
 const std::string backward_sm90 = "family=sm90,blocks_per_processor=1,cluster=1,overlap=0,softmax=online,";
 const std::string keys_shared = backward_sm90 + "block_q=64,block_k=128,stages=2,consumers=2,consumer_registers=232,"
                                                 "producer_registers=40";
-const std::string keys_apart = backward_sm90 + "block_q=64,block_k=64,stages=2,consumers=2,consumer_registers=224,"
+const std::string keys_apart = backward_sm90 + "block_q=64,block_k=64,stages=1,consumers=2,consumer_registers=224,"
                                                "producer_registers=56";
 const std::string queries_shared = backward_sm90 + "block_q=192,block_k=64,stages=3,consumers=3,"
                                                    "consumer_registers=160,producer_registers=32";
@@ -207,57 +290,161 @@ const std::string queries_apart = backward_sm90 + "block_q=64,block_k=64,stages=
 std::vector<CaseMaker> all_cases() {
   using enum PatternKind;
   using enum Layout;
-  return {
+  constexpr Tile cube{4, 4, 4}, brick{4, 8, 8};
+  const Wanted big_slide{
+      .pattern = sliding_tile, .text = "text=1", .max_tokens = 800, .max_flops = 3e8, .tile = cube, .accept = slides};
+  const Wanted many_texts{.pattern = sliding_tile,
+                          .text = "text=1",
+                          .least_keys = 260,
+                          .least_heads = 5,
+                          .max_tokens = 130,
+                          .max_flops = 2e8,
+                          .tile = cube};
+  const Wanted tiny_lists{.pattern = block_list,
+                          .layout = tiled,
+                          .text = "edges=sized",
+                          .query_scale = 64,
+                          .max_tokens = 1600,
+                          .max_flops = 3e8,
+                          .tile = cube,
+                          .tiny_sizes = true,
+                          .accept = long_lists(6)};
+  const Wanted long_list{
+      .pattern = block_list, .max_tokens = 1600, .max_flops = 3e8, .tile = cube, .accept = long_lists(8)};
+  const auto with = [](Wanted wanted, auto change) {
+    change(wanted);
+    return wanted;
+  };
+  const auto in_tiles = [](Wanted& wanted) { wanted.layout = tiled; };
+  const Wanted dense_ragged{.text = "edges=full", .accept = ragged_queries};
+  const Wanted clipped{.text = "edges=clipped", .least_keys = 200, .grouped = true};
+  const Wanted clipped_slide{.pattern = sliding_tile, .text = "text=1,edges=clipped", .least_keys = 200};
+  const Wanted sized_lists{.pattern = block_list, .layout = tiled, .text = "edges=sized"};
+  const Wanted clipped_lists{.pattern = block_list, .text = "edges=clipped", .least_keys = 100};
+  const Wanted clipped_tiles{.pattern = sliding_tile,
+                             .layout = tiled,
+                             .text = "text=1,edges=clipped",
+                             .least_keys = 700,
+                             .max_tokens = 1000,
+                             .max_flops = 2e8};
+  std::vector<CaseMaker> cases{
       // attention_forward_sm80
-      forward("sm80 dense", {dense, raster, "edges=clipped", 200, 1, 64, DataType::bf16, "", true}, sm80),
-      forward("sm80 sliding", {sliding_tile, raster, "text=1,edges=clipped", 200}, sm80_lazy),
-      forward("sm80 sliding tiled", {sliding_tile, tiled, "text=1,edges=clipped", 200}, sm80),
-      forward("sm80 lists tiled", {block_list, tiled, "edges=sized"}, sm80_lazy),
-      forward("sm80 lists", {block_list, raster, "edges=clipped", 100, 1, 64, DataType::fp16}, sm80),
+      forward("sm80 dense", clipped, sm80),
+      forward("sm80 dense ragged queries", with(dense_ragged, [](Wanted& wanted) { wanted.lse = false; }), sm80),
+      forward("sm80 sliding", clipped_slide, sm80_lazy),
+      forward("sm80 sliding, many tiles", big_slide, sm80),
+      forward("sm80 sliding tiled", with(clipped_slide, in_tiles), sm80),
+      forward("sm80 sliding, a layer short",
+              {.pattern = sliding_tile, .text = "edges=clipped", .tile = cube, .accept = lacks_a_layer}, sm80),
+      forward("sm80 one text token",
+              {.pattern = sliding_tile, .text = "text=1", .max_tokens = 200, .accept = one_text_token}, sm80_lazy),
+      forward("sm80 odd tiles", {.pattern = sliding_tile, .max_tokens = 200, .tile = Tile{1, 8, 24}}, sm80),
+      forward("sm80 lists tiled", sized_lists, sm80_lazy),
+      forward("sm80 lists tiny sizes", tiny_lists, sm80_lazy),
+      forward("sm80 lists", with(clipped_lists, [](Wanted& wanted) { wanted.dtype = DataType::fp16; }), sm80),
       // attention_forward_sm90
-      forward("sm90 dense", {dense, raster, "edges=full", 500, 64, 64, DataType::bf16, "", false, 640},
+      forward("sm90 dense", {.text = "edges=full", .least_keys = 500, .query_scale = 64, .max_tokens = 640},
               two + "stages=3,cluster=1,overlap=1,softmax=fixed"),
-      forward("sm90 dense tiled", {dense, tiled, "edges=clipped", 200}, two + "stages=2,cluster=2,overlap=1,softmax=online"),
-      forward("sm90 sliding lazy", {sliding_tile, raster, "text=1,edges=clipped", 200, 16},
+      forward("sm90 dense tiled", with(clipped, in_tiles), two + "stages=2,cluster=2,overlap=1,softmax=online"),
+      forward("sm90 dense ragged queries", dense_ragged, two + "stages=2,cluster=1,overlap=0,softmax=fixed"),
+      forward("sm90 sliding lazy",
+              with(clipped_slide,
+                   [](Wanted& wanted) {
+                     wanted.dtype = DataType::fp16;
+                     wanted.query_scale = 16;
+                   }),
               one + "overlap=0,softmax=lazy"),
-      forward("sm90 sliding tiled", {sliding_tile, tiled, "text=1,edges=clipped", 200}, one + "overlap=1,softmax=fixed"),
-      forward("sm90 sliding per head", {sliding_tile, raster, "window=per_head"}, one + "overlap=0,softmax=online"),
-      forward("sm90 merged tiled", {block_list, tiled, "edges=sized"}, merged + "overlap=1,softmax=lazy"),
-      forward("sm90 merged", {block_list, raster, "edges=clipped"}, merged + "overlap=0,softmax=fixed"),
+      forward("sm90 sliding, many tiles", big_slide, one + "overlap=1,softmax=fixed"),
+      forward("sm90 sliding, many text rows", many_texts, one + "overlap=1,softmax=online"),
+      forward("sm90 sliding tiled", clipped_tiles, one + "overlap=1,softmax=fixed"),
+      forward("sm90 sliding per head", {.pattern = sliding_tile, .text = "window=per_head"},
+              one + "overlap=0,softmax=online"),
+      // Zeroed padding, handed back to the other thread block by an arrival without a cluster-wide release: a race
+      // by the letter (docs/emulator.md).
+      forward("sm90 lists tiny sizes, clusters",
+              with(tiny_lists,
+                   [&](Wanted& wanted) {
+                     wanted.tile = brick;
+                     wanted.accept = long_lists(3);
+                   }),
+              two + "stages=2,cluster=2,overlap=1,softmax=online", false),
+      forward("sm90 merged tiled", sized_lists, merged + "overlap=1,softmax=lazy"),
+      forward("sm90 merged tiny sizes", tiny_lists, merged + "overlap=1,softmax=lazy"),
+      forward("sm90 merged bricks",
+              {.pattern = block_list,
+               .least_heads = 2,
+               .max_tokens = 1100,
+               .max_flops = 3e8,
+               .tile = brick,
+               .accept = long_lists(3)},
+              merged + "overlap=0,softmax=fixed"),
+      forward("sm90 merged lists", with(long_list, [](Wanted& wanted) { wanted.text = "edges=clipped"; }),
+              merged + "overlap=0,softmax=fixed"),
+      forward("sm90 merged sliding", big_slide, merged + "overlap=1,softmax=fixed"),
+      listed("sm90 merged, due together", {{0, 2}, {0, 3}, {1, 2, 3}}, 4, merged_three + "overlap=1"),
+      listed("sm90 merged, bubbles", {{0, 7}, {0, 6}, {1, 2, 3, 4}}, 8, merged_three + "overlap=1"),
+      listed("sm90 merged, nobody between", {{0, 7}, {}, {0, 7}}, 8, merged_three + "overlap=1"),
+      listed("sm90 merged, windows", {{0, 1030}, {1025, 1026, 1029}, {2, 1023}, {1024}}, 1040,
+             merged_three + "overlap=1"),
+      listed("sm90 merged, random", random_lists(20), 20, merged_three + "overlap=1"),
+      listed("sm90 merged, random, apart", random_lists(20), 20, merged_three + "overlap=0"),
       // attention_backward_*
-      backward("sm80 backward dense", ampere, {dense, raster, "edges=clipped", 100, 1, 64, DataType::bf16, "", true}),
-      backward("sm80 backward sliding", ampere, {sliding_tile, raster, "text=1,edges=clipped", 100}),
-      backward("sm80 backward sliding tiled", ampere, {sliding_tile, tiled, "text=1", 100, 1, 64, DataType::fp16}),
-      backward("sm80 backward lists", ampere, {block_list, raster, "edges=clipped", 100}),
-      backward("sm80 backward lists tiled", ampere, {block_list, tiled, "edges=sized", 100}),
-      backward("sm90 backward dense", hopper, {dense, raster, "edges=clipped", 200, 1, 64, DataType::bf16, "", true},
-               {Family::sm90}),
-      backward("sm90 backward dense tiled", hopper, {dense, tiled, "edges=clipped", 200}, {Family::sm90, keys_shared}),
-      backward("sm90 backward sliding", hopper, {sliding_tile, raster, "text=1,edges=clipped", 200},
-               {Family::sm90, "", queries_shared}),
-      backward("sm90 backward sliding tiled", hopper, {sliding_tile, tiled, "text=1,edges=clipped", 200},
-               {Family::sm90}),
-      backward("sm90 backward lists", hopper, {block_list, raster, "edges=clipped", 100}, {Family::sm90, keys_apart}),
-      backward("sm90 backward lists tiled", hopper, {block_list, tiled, "edges=sized", 100},
-               {Family::sm90, "", queries_apart}),
-      // pool_tiles, select_tiles, and both families' blend
-      video_sparse("sm80 video sparse gate", ampere, {"layout=raster", " gate", " fine"}),
-      video_sparse("sm80 video sparse sizes", ampere, {"layout=tiled", " query_sizes", " key_sizes"}),
-      video_sparse("sm80 video sparse coarse", ampere, {"layout=raster", "blend=coarse", "edges=clipped"}),
-      video_sparse("sm90 video sparse gate", hopper, {"layout=raster", " gate", " fine"}, 50),
-      video_sparse("sm90 video sparse sizes", hopper, {"layout=tiled", " gate", " query_sizes", " key_sizes"}, 50),
-      video_sparse("sm90 video sparse coarse", hopper, {"layout=raster", "blend=coarse", "edges=clipped"}, 50),
+      backward("sm80 backward dense", ampere, with(clipped, [](Wanted& wanted) { wanted.least_keys = 100; })),
+      backward("sm80 backward dense ragged queries", ampere, dense_ragged),
+      backward("sm80 backward sliding", ampere, clipped_slide),
+      backward("sm80 backward sliding, many tiles", ampere, big_slide),
+      backward(
+          "sm80 backward sliding tiled", ampere,
+          {.pattern = sliding_tile, .layout = tiled, .text = "text=1", .least_keys = 100, .dtype = DataType::fp16}),
+      backward("sm80 backward one text token", ampere,
+               {.pattern = sliding_tile, .text = "text=1", .max_tokens = 200, .accept = one_text_token}),
+      backward("sm80 backward lists", ampere, clipped_lists),
+      backward("sm80 backward lists tiled", ampere, sized_lists),
+      backward("sm80 backward tiny sizes", ampere, tiny_lists, {.strict = false}),
+      backward("sm90 backward dense", hopper, clipped, {Family::sm90}),
+      backward("sm90 backward dense ragged queries", hopper, dense_ragged, {Family::sm90}),
+      backward("sm90 backward dense tiled", hopper, with(clipped, in_tiles), {Family::sm90, keys_shared}),
+      backward("sm90 backward sliding", hopper, clipped_slide, {Family::sm90, "", queries_shared}),
+      backward("sm90 backward sliding, many tiles", hopper, big_slide, {Family::sm90, keys_apart}),
+      backward("sm90 backward sliding, many text rows", hopper, many_texts, {Family::sm90, keys_apart}),
+      backward("sm90 backward sliding, text queries", hopper, many_texts, {Family::sm90, "", queries_apart}),
+      backward("sm90 backward sliding tiled", hopper, clipped_tiles, {Family::sm90}),
+      backward("sm90 backward lists", hopper, clipped_lists, {Family::sm90, keys_apart}),
+      backward("sm90 backward long lists", hopper, long_list, {Family::sm90, keys_apart}),
+      backward("sm90 backward long lists of keys", hopper, long_list, {Family::sm90, "", queries_apart}),
+      backward("sm90 backward lists tiled", hopper, sized_lists, {Family::sm90, "", queries_apart}),
+      backward("sm90 backward tiny sizes", hopper, tiny_lists,
+               {.family = Family::sm90, .key = keys_apart, .strict = false}),
+      backward("sm90 backward tiny sizes of keys", hopper, tiny_lists,
+               {.family = Family::sm90, .query = queries_apart, .strict = false}),
       // select_tiles, list_mask, transpose_lists
       selection("select 1", {1, 1, 1, 1, 1}),
-      selection("select 63", {2, 1, 17, 63, 63}, DataType::fp16),
-      selection("select 129", {1, 1, 20, 129, 64}, DataType::bf16, 128),
-      selection("select 330", {2, 2, 33, 330, 33}),
+      selection("select of 24", {1, 1, 17, 24, 1}, {}, 24),
+      selection("select 63", {2, 1, 17, 63, 63}, {.dtype = DataType::fp16}),
+      selection("select 129", {1, 1, 20, 129, 64}, {.head_dim = 128}),
+      selection("select 330", {2, 2, 33, 330, 33}, {.coarse = false}),
+      selection("select from empty tiles", {2, 1, 5, 8, 3}, {.key_sizes = {0, 0, 0, 0, 0, 0, 0, 0}}),
+      selection("select from some empty tiles", {2, 1, 5, 8, 3}, {.key_sizes = {1, 0, 64, 0, 0, 2, 0, 1}}, 3),
       selection("select in the workspace", {1, 1, 18, 1700, 7}),
       lists("lists 1", {1, 1, 1, 1}),
       lists("lists 70 x 33", {2, 3, 70, 33}),
       lists("lists 300 x 200", {1, 2, 300, 200}),
       lists("lists 64 x 130", {1, 1, 64, 130}),
   };
+  // pool_tiles, select_tiles, and both families' blend
+  for (const Architecture& architecture : {ampere, hopper})
+    for (const std::uint64_t first_seed : {0, 100, 200}) {
+      const std::string suffix = fmt::format(" from seed {}, {}", first_seed, to_string(architecture));
+      const auto add = [&](const char* name, std::vector<std::string> described) {
+        cases.push_back(video_sparse(name + suffix, architecture, std::move(described), first_seed));
+      };
+      add("video sparse gate", {"layout=raster", " gate", " fine"});
+      add("video sparse sizes", {"layout=tiled", " gate", " query_sizes", " key_sizes"});
+      add("video sparse fine and sizes", {"layout=tiled", " fine", " query_sizes"});
+      add("video sparse key sizes", {"layout=tiled", " key_sizes", "! query_sizes"});
+      add("video sparse coarse", {"layout=raster", "blend=coarse", "edges=clipped"});
+    }
+  return cases;
 }
 
 } // namespace tilewright::mutation

@@ -17,6 +17,7 @@ struct Case {
   std::string name;
   Architecture architecture;
   std::function<std::string(const std::shared_ptr<Executor>&)> run;
+  bool races = true; // looked for
 };
 
 /// How to make a case: drawing a problem takes a while, and threads share it.

@@ -1,7 +1,7 @@
 // Runs the kernels with one mutant after the other switched on, each in a process of its own, and says which are
 // noticed.
 //
-//     TILEWRIGHT_TEMPLATES=DIR mutation_judge FOLDER PROCESSES [--verbose] [--case NAME] ID...
+//     TILEWRIGHT_TEMPLATES=DIR mutation_judge FOLDER PROCESSES [--verbose] [--case NAME] [--seeds N] ID...
 //
 // DIR: templates in which mutate.py has put all mutants at once. FOLDER: for compiled kernels. First all cases run
 // without a mutant, which must be right, and the kernels note which mutants' code they come by; a mutant is then judged
@@ -35,12 +35,12 @@ using namespace tilewright::mutation;
 
 namespace {
 
-constexpr std::uint64_t seeds = 3;
+std::uint64_t seeds = 3; // --seeds
 constexpr std::size_t most_mutants = 1 << 14;
 
 /// What mutants and this process know of each other; mutate.py puts the same into the templates.
 struct Switchboard {
-  int active;                           // the mutant that is on; 0: none, and those that are come by are noted
+  int active; // the mutant that is on; 0: none, and those that are come by are noted
   unsigned char reached[most_mutants];
 };
 Switchboard switchboard;
@@ -57,7 +57,7 @@ EmulatorOptions options_for(const Case& with, std::uint64_t seed) {
   options.threads = 1;
   options.seed = seed;
   options.completion = seed == 0 ? Completion::latest : seed == 1 ? Completion::earliest : Completion::seeded;
-  options.check_races = seed != 1;
+  options.check_races = with.races && seed != 1;
   return options;
 }
 
@@ -201,7 +201,7 @@ void judge(const std::vector<int>& ids, const std::vector<Judged>& cases, Compil
 
 int main(int count, char** arguments) try {
   if (count < 3) {
-    std::cerr << "usage: mutation_judge FOLDER PROCESSES [--verbose] [--case NAME] ID...\n";
+    std::cerr << "usage: mutation_judge FOLDER PROCESSES [--verbose] [--case NAME] [--seeds N] ID...\n";
     return 2;
   }
   std::vector<int> ids;
@@ -212,6 +212,8 @@ int main(int count, char** arguments) try {
       verbose = true;
     else if (arguments[i] == std::string("--case") && i + 1 < count)
       only = arguments[++i];
+    else if (arguments[i] == std::string("--seeds") && i + 1 < count)
+      seeds = std::strtoull(arguments[++i], nullptr, 10);
     else
       ids.push_back(std::atoi(arguments[i]));
   char address[32];

@@ -32,8 +32,7 @@ public:
         lock.unlock();
         return theirs.get();
       }
-      templates_.insert(std::string(codegen::kernel_name(spec)) + "_" +
-                        std::string(to_string(spec.schedule.family)));
+      templates_.insert(std::string(codegen::kernel_name(spec)) + "_" + std::string(to_string(spec.schedule.family)));
     }
     try {
       EmulatorOptions options;
