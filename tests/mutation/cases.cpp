@@ -109,6 +109,34 @@ bool ragged_queries(const RandomProblem& problem) {
   return problem.call().q.extents[problem.call().layout == Layout::raster ? 1 : 2] % 64 != 0;
 }
 
+/// The text may have rows, and has none.
+bool no_text_token(const RandomProblem& problem) { return sliding(problem).text_length == 0; }
+
+const BlockList& lists_of(const RandomProblem& problem) { return std::get<BlockList>(problem.pattern()); }
+
+bool only_query_sizes(const RandomProblem& problem) { return !lists_of(problem).key_sizes; }
+
+/// Both sides' sizes are given, and lists have so many entries.
+std::function<bool(const RandomProblem&)> sized_and_long(std::int64_t least) {
+  return [least](const RandomProblem& problem) {
+    const BlockList& lists = lists_of(problem);
+    return lists.query_sizes && lists.key_sizes && lists.indices.extents[3] >= least;
+  };
+}
+
+/// The first query tile of the first head lists nothing, others much.
+bool first_is_idle(const RandomProblem& problem) {
+  const BlockList& lists = lists_of(problem);
+  return *static_cast<const std::int32_t*>(lists.counts.data) == 0 && lists.indices.extents[3] >= 6;
+}
+
+/// Two consumers cannot share the tiles of a head.
+bool odd_and_long(const RandomProblem& problem) {
+  const BlockList& lists = lists_of(problem);
+  const Extent3 tiles = tiles_of(lists.canvas, lists.tile);
+  return tiles.volume() % 2 == 1 && lists.indices.extents[3] >= 6;
+}
+
 /// Lists of so many entries.
 std::function<bool(const RandomProblem&)> long_lists(std::int64_t least) {
   return [least](const RandomProblem& problem) {
@@ -234,15 +262,23 @@ CaseMaker selection(std::string name, const testing::SelectSizes& sizes, const t
 }
 
 CaseMaker listed(std::string name, std::vector<std::vector<int>> lists, std::int64_t key_blocks,
-                 const std::string& schedule) {
+                 const std::string& schedule, const testing::ListedForm& form = {}) {
   return {name, [=] {
-            const auto problem = std::make_shared<testing::ListedBlocks>(lists, key_blocks);
+            const auto problem = std::make_shared<testing::ListedBlocks>(lists, key_blocks, form);
             const RuntimeOptions options = options_with(Family::automatic, schedule);
             return Case{name, hopper, [=](const std::shared_ptr<Executor>& executor) {
                           Runtime runtime(executor, options);
                           return problem->check(runtime);
                         }};
           }};
+}
+
+/// Full key blocks, and behind the first window of 1024 none but number 1029.
+std::vector<int> empty_behind(int key_blocks) {
+  std::vector<int> sizes(static_cast<std::size_t>(key_blocks), 64);
+  for (int block = 1024; block < key_blocks; ++block)
+    sizes[static_cast<std::size_t>(block)] = block == 1029 ? 3 : 0;
+  return sizes;
 }
 
 /// Ascending lists of every length for 7 query blocks: the consumers' last item is not whole.
@@ -308,7 +344,7 @@ std::vector<CaseMaker> all_cases() {
                           .max_flops = 3e8,
                           .tile = cube,
                           .tiny_sizes = true,
-                          .accept = long_lists(6)};
+                          .accept = sized_and_long(6)};
   const Wanted long_list{
       .pattern = block_list, .max_tokens = 1600, .max_flops = 3e8, .tile = cube, .accept = long_lists(8)};
   const auto with = [](Wanted wanted, auto change) {
@@ -365,11 +401,20 @@ std::vector<CaseMaker> all_cases() {
               with(tiny_lists,
                    [&](Wanted& wanted) {
                      wanted.tile = brick;
-                     wanted.accept = long_lists(3);
+                     wanted.accept = sized_and_long(3);
                    }),
               two + "stages=2,cluster=2,overlap=1,softmax=online", false),
       forward("sm90 merged tiled", sized_lists, merged + "overlap=1,softmax=lazy"),
+      forward("sm90 merged query sizes", with(sized_lists, [](Wanted& wanted) { wanted.accept = only_query_sizes; }),
+              merged + "overlap=1,softmax=lazy"),
       forward("sm90 merged tiny sizes", tiny_lists, merged + "overlap=1,softmax=lazy"),
+      forward("sm90 merged, odd tiles",
+              with(long_list,
+                   [](Wanted& wanted) {
+                     wanted.accept = odd_and_long;
+                     wanted.least_heads = 2;
+                   }),
+              merged + "overlap=1,softmax=online"),
       forward("sm90 merged bricks",
               {.pattern = block_list,
                .least_heads = 2,
@@ -381,6 +426,14 @@ std::vector<CaseMaker> all_cases() {
       forward("sm90 merged lists", with(long_list, [](Wanted& wanted) { wanted.text = "edges=clipped"; }),
               merged + "overlap=0,softmax=fixed"),
       forward("sm90 merged sliding", big_slide, merged + "overlap=1,softmax=fixed"),
+      forward("sm90 merged, no text token", {.pattern = sliding_tile, .text = "text=1", .accept = no_text_token},
+              merged + "overlap=0,softmax=fixed"),
+      forward("sm90 sliding, a layer short",
+              {.pattern = sliding_tile, .text = "edges=clipped", .tile = cube, .accept = lacks_a_layer},
+              one + "overlap=1,softmax=online"),
+      listed("sm90 coarse alone", {{0, 1}, {}, {1}}, 2, one + "overlap=1,softmax=online", {.coarse = true}),
+      listed("sm90 merged, empty tiles behind the window", {{0, 1030}, {1, 2, 1025, 1031}, {2, 1029}}, 1032,
+             merged_three + "overlap=0", {.key_sizes = empty_behind(1032)}),
       listed("sm90 merged, due together", {{0, 2}, {0, 3}, {1, 2, 3}}, 4, merged_three + "overlap=1"),
       listed("sm90 merged, bubbles", {{0, 7}, {0, 6}, {1, 2, 3, 4}}, 8, merged_three + "overlap=1"),
       listed("sm90 merged, nobody between", {{0, 7}, {}, {0, 7}}, 8, merged_three + "overlap=1"),
@@ -399,6 +452,7 @@ std::vector<CaseMaker> all_cases() {
       backward("sm80 backward one text token", ampere,
                {.pattern = sliding_tile, .text = "text=1", .max_tokens = 200, .accept = one_text_token}),
       backward("sm80 backward lists", ampere, clipped_lists),
+      backward("sm80 backward lists, grouped", ampere, {.pattern = block_list, .grouped = true, .max_flops = 5e7}),
       backward("sm80 backward lists tiled", ampere, sized_lists),
       backward("sm80 backward tiny sizes", ampere, tiny_lists, {.strict = false}),
       backward("sm90 backward dense", hopper, clipped, {Family::sm90}),
@@ -411,12 +465,14 @@ std::vector<CaseMaker> all_cases() {
       backward("sm90 backward sliding tiled", hopper, clipped_tiles, {Family::sm90}),
       backward("sm90 backward lists", hopper, clipped_lists, {Family::sm90, keys_apart}),
       backward("sm90 backward long lists", hopper, long_list, {Family::sm90, keys_apart}),
-      backward("sm90 backward long lists of keys", hopper, long_list, {Family::sm90, "", queries_apart}),
+      backward("sm90 backward long lists of keys", hopper,
+               with(long_list, [](Wanted& wanted) { wanted.accept = first_is_idle; }),
+               {Family::sm90, "", queries_apart}),
       backward("sm90 backward lists tiled", hopper, sized_lists, {Family::sm90, "", queries_apart}),
       backward("sm90 backward tiny sizes", hopper, tiny_lists,
                {.family = Family::sm90, .key = keys_apart, .strict = false}),
       backward("sm90 backward tiny sizes of keys", hopper, tiny_lists,
-               {.family = Family::sm90, .query = queries_apart, .strict = false}),
+               {.family = Family::sm90, .query = queries_apart, .scale = 16, .strict = false}),
       // select_tiles, list_mask, transpose_lists
       selection("select 1", {1, 1, 1, 1, 1}),
       selection("select of 24", {1, 1, 17, 24, 1}, {}, 24),

@@ -72,10 +72,13 @@ std::string complaint(const Case& with, CompiledKernels& kernels, std::uint64_t 
 double processor_seconds() { return static_cast<double>(std::clock()) / CLOCKS_PER_SEC; }
 
 /// Makes and compiles all cases, several at a time; then runs them one after the other.
-std::vector<Judged> prepare(CompiledKernels& kernels, std::size_t threads, const std::string& only, bool verbose) {
+std::vector<Judged> prepare(CompiledKernels& kernels, std::size_t threads, const std::vector<std::string>& only,
+                            bool verbose) {
   std::vector<CaseMaker> makers;
   for (CaseMaker& maker : all_cases())
-    if (maker.name.find(only) != std::string::npos)
+    if (only.empty() || std::any_of(only.begin(), only.end(), [&](const std::string& part) {
+          return maker.name.find(part) != std::string::npos;
+        }))
       makers.push_back(std::move(maker));
   std::vector<std::optional<Case>> cases(makers.size());
   std::vector<std::string> failures(makers.size());
@@ -206,12 +209,12 @@ int main(int count, char** arguments) try {
   }
   std::vector<int> ids;
   bool verbose = false;
-  std::string only;
+  std::vector<std::string> only;
   for (int i = 3; i < count; ++i)
     if (arguments[i] == std::string("--verbose"))
       verbose = true;
     else if (arguments[i] == std::string("--case") && i + 1 < count)
-      only = arguments[++i];
+      only.emplace_back(arguments[++i]);
     else if (arguments[i] == std::string("--seeds") && i + 1 < count)
       seeds = std::strtoull(arguments[++i], nullptr, 10);
     else

@@ -8,8 +8,8 @@ are put into one copy of templates/, each behind a switch that a kernel looks up
 Offutt and Harrold 1993), so kernels are compiled once for all mutants. Device headers that have a twin in
 templates/emulator are mutated there: that is what runs. survivors.txt holds the mutants that are known to survive, each
 with the reason; score.txt the least share of mutants that must be noticed. A sample is drawn by the mutants' texts, so
-that a change elsewhere in the kernels leaves it as it was. Exit status 1: below the score, a survivor that is not
-explained, or a kernel template that no case of the judge runs.
+that a change elsewhere in the kernels leaves it as it was. Exit status 1: below the score, a kernel template that no
+case of the judge runs, or, where all mutants are run, a survivor that is not explained.
 """
 import argparse
 import hashlib
@@ -255,6 +255,8 @@ def judge(options, ids, templates, kernels):
     environment = dict(os.environ, TILEWRIGHT_TEMPLATES=str(templates))
     command = [options.judge, str(kernels), str(options.jobs)] + ["--verbose"] * options.verbose
     command += ["--seeds", str(options.seeds)]
+    for case in options.case:
+        command += ["--case", case]
     run = subprocess.run(command + [str(id) for id in ids], env=environment, stdout=subprocess.PIPE, text=True)
     if run.returncode != 0:
         sys.exit("the judge ended with status %d" % run.returncode)
@@ -273,6 +275,7 @@ def main():
     parser.add_argument("--judge", required=True)
     parser.add_argument("--sample", type=int, default=0)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--case", action="append", default=[], help="only cases whose name has this text")
     parser.add_argument("--seeds", type=int, default=3, help="of the emulator, for each case")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--list", action="store_true")
@@ -296,7 +299,7 @@ def main():
         kernels = work / "kernels"
         kernels.mkdir(mode=0o700, exist_ok=True)
         verdicts, ran = judge(options, ids, work / "templates", kernels)
-    missing = sorted({path.stem for path in (TEMPLATES / "kernels").glob("*.cu")} - ran)
+    missing = [] if options.case else sorted({path.stem for path in (TEMPLATES / "kernels").glob("*.cu")} - ran)
     if missing:
         print("no case of tests/mutation/cases.cpp runs %s" % ", ".join(missing))
     reasons = read_survivors()
@@ -315,12 +318,17 @@ def main():
         unexplained += known is None
         unreached += verdict == "unreached"
         print("%s %d %s%s" % (verdict if known else verdict.upper(), id, place, " (%s)" % known if known else ""))
-    score = 100.0 * killed / len(ids)
-    print("%d mutants: %d noticed, %d survived with a reason, %d without (%d of both in code that no case runs); "
-          "score %.1f %%, at least %.1f %%" % (len(ids), killed, equivalent, unexplained, unreached, score, least))
+    # As usual, mutants that nothing could notice do not count.
+    judged = killed + unexplained
+    score = 100.0 * killed / judged if judged else 100.0
+    print("%d mutants: %d noticed (%.1f %% of all), %d survived with a reason, %d without (%d of both in code that no "
+          "case runs)" % (len(ids), killed, 100.0 * killed / len(ids), equivalent, unexplained, unreached))
     # A sample of n has a standard error of sqrt(least (100 - least) / n); two of them are allowed to it.
-    slack = 2 * (least * (100 - least) / len(ids)) ** 0.5 if options.sample else 0.0
-    return 0 if score >= least - slack and unexplained == 0 and not missing else 1
+    slack = 2 * (least * (100 - least) / max(judged, 1)) ** 0.5 if options.sample else 0.0
+    print("score: %.1f %% of those that can be noticed; at least %.1f %%%s" %
+          (score, least, ", less %.1f for a sample" % slack if options.sample else ""))
+    explained = options.sample or options.ids or unexplained == 0
+    return 0 if score >= least - slack and explained and not missing else 1
 
 
 if __name__ == "__main__":
