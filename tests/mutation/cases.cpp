@@ -96,11 +96,11 @@ bool slides(const RandomProblem& problem) {
          pattern.text_length.value_or(0) > 1;
 }
 
-/// One layer of the last tiles along t is missing, nothing else.
+/// One layer of the last tiles along t is missing, nothing else; there is no text.
 bool lacks_a_layer(const RandomProblem& problem) {
   const SlidingTile& pattern = sliding(problem);
-  return pattern.canvas.t % pattern.tile.t == pattern.tile.t - 1 && pattern.canvas.h % pattern.tile.h == 0 &&
-         pattern.canvas.w % pattern.tile.w == 0;
+  return !pattern.text_length && pattern.canvas.t % pattern.tile.t == pattern.tile.t - 1 &&
+         pattern.canvas.h % pattern.tile.h == 0 && pattern.canvas.w % pattern.tile.w == 0;
 }
 
 bool one_text_token(const RandomProblem& problem) { return sliding(problem).text_length == 1; }
@@ -122,6 +122,12 @@ std::function<bool(const RandomProblem&)> sized_and_long(std::int64_t least) {
     const BlockList& lists = lists_of(problem);
     return lists.query_sizes && lists.key_sizes && lists.indices.extents[3] >= least;
   };
+}
+
+/// The keys' sizes are given alone, and rows see few keys: whole rows of scores may be far below 0.
+bool sized_and_short(const RandomProblem& problem) {
+  const BlockList& lists = lists_of(problem);
+  return !lists.query_sizes && lists.key_sizes && lists.indices.extents[3] <= 3 && lists.counts.extents[2] >= 6;
 }
 
 /// The first query tile of the first head lists nothing, others much.
@@ -307,6 +313,8 @@ const std::string two = "family=sm90,block_q=128,block_k=64,blocks_per_processor
                         "producer_registers=40,";
 const std::string one = "family=sm90,block_q=64,block_k=64,stages=2,blocks_per_processor=2,consumers=1,"
                         "consumer_registers=208,producer_registers=40,cluster=1,";
+const std::string one_stage = "family=sm90,block_q=64,block_k=64,stages=1,blocks_per_processor=2,consumers=1,"
+                              "consumer_registers=208,producer_registers=40,cluster=1,";
 const std::string merged = "family=sm90,block_q=64,block_k=64,cluster=1,blocks_per_processor=1,consumers=2,"
                            "consumer_registers=232,producer_registers=40,stages=3,";
 const std::string merged_three = "family=sm90,block_q=64,block_k=64,cluster=1,blocks_per_processor=1,consumers=3,"
@@ -428,6 +436,7 @@ std::vector<CaseMaker> all_cases() {
       forward("sm90 merged sliding", big_slide, merged + "overlap=1,softmax=fixed"),
       forward("sm90 merged, no text token", {.pattern = sliding_tile, .text = "text=1", .accept = no_text_token},
               merged + "overlap=0,softmax=fixed"),
+      forward("sm90 one stage", clipped_slide, one_stage + "overlap=0,softmax=online"),
       forward("sm90 sliding, a layer short",
               {.pattern = sliding_tile, .text = "edges=clipped", .tile = cube, .accept = lacks_a_layer},
               one + "overlap=1,softmax=online"),
@@ -440,6 +449,7 @@ std::vector<CaseMaker> all_cases() {
       listed("sm90 merged, windows", {{0, 1030}, {1025, 1026, 1029}, {2, 1023}, {1024}}, 1040,
              merged_three + "overlap=1"),
       listed("sm90 merged, random", random_lists(20), 20, merged_three + "overlap=1"),
+      listed("sm90 merged, many steps", random_lists(60), 60, merged_three + "overlap=1"),
       listed("sm90 merged, random, apart", random_lists(20), 20, merged_three + "overlap=0"),
       // attention_backward_*
       backward("sm80 backward dense", ampere, with(clipped, [](Wanted& wanted) { wanted.least_keys = 100; })),
@@ -471,7 +481,8 @@ std::vector<CaseMaker> all_cases() {
       backward("sm90 backward lists tiled", hopper, sized_lists, {Family::sm90, "", queries_apart}),
       backward("sm90 backward tiny sizes", hopper, tiny_lists,
                {.family = Family::sm90, .key = keys_apart, .strict = false}),
-      backward("sm90 backward tiny sizes of keys", hopper, tiny_lists,
+      backward("sm90 backward tiny sizes of keys", hopper,
+               with(tiny_lists, [](Wanted& wanted) { wanted.accept = sized_and_short; }),
                {.family = Family::sm90, .query = queries_apart, .scale = 16, .strict = false}),
       // select_tiles, list_mask, transpose_lists
       selection("select 1", {1, 1, 1, 1, 1}),
