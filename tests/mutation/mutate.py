@@ -290,8 +290,10 @@ def main():
         work.mkdir(exist_ok=True)
         mutants = make_schemata(work / "templates")
         ids = options.ids or [id for id in range(1, len(mutants) + 1) if options.file in mutants[id - 1][0]]
-        if options.sample:
-            ids = sample(mutants, ids, options.sample, options.seed)
+        reasons = read_survivors()
+        if options.sample: # of those that can be noticed
+            noticeable = [id for id in ids if key_of(mutants[id - 1]) not in reasons]
+            ids = sample(mutants, noticeable, options.sample, options.seed)
         if options.list:
             for id in ids:
                 print(id, "%s:%d | %s | %s" % mutants[id - 1])
@@ -302,7 +304,6 @@ def main():
     missing = [] if options.case else sorted({path.stem for path in (TEMPLATES / "kernels").glob("*.cu")} - ran)
     if missing:
         print("no case of tests/mutation/cases.cpp runs %s" % ", ".join(missing))
-    reasons = read_survivors()
     least = float((HERE / "score.txt").read_text().split()[0])
     killed, equivalent, unexplained, unreached = 0, 0, 0, 0
     for id in ids:
@@ -311,8 +312,8 @@ def main():
         place = "%s:%d | %s | %s" % mutants[id - 1]
         killed += verdict == "killed"
         if verdict == "killed":
-            if options.verbose:
-                print("killed %d %s: %s" % (id, place, said))
+            if options.verbose or known:
+                print("killed %d %s: %s%s" % (id, place, said, " (not what survivors.txt says)" if known else ""))
             continue
         equivalent += known is not None
         unexplained += known is None
