@@ -220,8 +220,9 @@ private:
       HostTensor& gate = token_tensor(heads_, query_tokens);
       const double largeness = limits_.training ? pick({1.0, 16.0}) : 1.0; // large: what the coarse branch adds shows
       gate.fill([&](auto b, auto i, auto j, auto) -> std::optional<double> {
-        return valid(queries, call_.query_sizes, b, row_of(i, j)) ? std::optional(largeness * normal(choices_.generator()))
-                                                                  : std::nullopt;
+        return valid(queries, call_.query_sizes, b, row_of(i, j))
+                   ? std::optional(largeness * normal(choices_.generator()))
+                   : std::nullopt;
       });
       call_.gate = gate.view();
     }
