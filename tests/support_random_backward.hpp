@@ -41,8 +41,9 @@ struct BackwardTolerances {
 class RandomBackward {
 public:
   /// activation_scale multiplies what q, k, v and dout are drawn with.
-  explicit RandomBackward(std::uint64_t seed, const RandomLimits& limits = {}, double activation_scale = 1)
-      : problem_(seed, limits), scale_(activation_scale) {
+  explicit RandomBackward(std::uint64_t seed, const RandomLimits& limits = {}, double activation_scale = 1,
+                          const ChoiceList* list = nullptr)
+      : problem_(seed, limits, list), scale_(activation_scale) {
     scale_inputs();
     const AttentionForward& forward = problem_.call();
     call_ = {.q = forward.q,
@@ -67,6 +68,7 @@ public:
     call_.workspace_bytes = workspace_.size() - workspace_alignment;
   }
 
+  [[nodiscard]] ChoiceList choices() const { return problem_.choices(); }
   [[nodiscard]] const AttentionBackward& call() const noexcept { return call_; }
   [[nodiscard]] const Pattern& pattern() const noexcept { return problem_.pattern(); }
   [[nodiscard]] RandomProblem& problem() noexcept { return problem_; }

@@ -28,6 +28,7 @@
 #include "reference/compare.hpp"
 #include "reference/relation.hpp"
 #include "reference/tensor.hpp"
+#include "support_choices.hpp"
 #include "support_tensor.hpp"
 #include <tilewright/reference.hpp>
 #include <tilewright/runtime.hpp>
@@ -44,6 +45,8 @@ struct RandomLimits {
   std::optional<DataType> dtype{};
   std::optional<std::int32_t> head_dim{};
   std::optional<Layout> layout{};
+  std::optional<Tile> tile{}; // of sliding tiles and lists
+  bool tiny_sizes = false;    // valid tokens of a tile: 0 to 2, where sizes are drawn
   bool any_strides = true;    // false: gaps between tokens only, which every kernel family can read
   bool poison_padding = true; // NaN in rows that no one attends to; false: random numbers
   double query_scale_max = 4; // queries are drawn with a deviation of 1 or of this
@@ -62,8 +65,9 @@ struct Tolerances {
 
 class RandomProblem {
 public:
-  explicit RandomProblem(std::uint64_t seed, const RandomLimits& limits = {})
-      : seed_(seed), limits_(limits), generator_(seed) {
+  /// list: what is chosen instead of what the seed would choose (support_replay.hpp).
+  explicit RandomProblem(std::uint64_t seed, const RandomLimits& limits = {}, const ChoiceList* list = nullptr)
+      : seed_(seed), limits_(limits), choices_(seed, list) {
     dtype_ = limits.dtype.value_or(chance(0.5) ? DataType::bf16 : DataType::fp16);
     head_dim_ = limits.head_dim.value_or(chance(0.5) ? 64 : 128);
     layout_ = limits.layout.value_or(chance(0.6) ? Layout::raster : Layout::tiled);
@@ -87,6 +91,7 @@ public:
 
   [[nodiscard]] const AttentionForward& call() const noexcept { return call_; }
   [[nodiscard]] const Pattern& pattern() const noexcept { return pattern_; }
+  [[nodiscard]] ChoiceList choices() const { return choices_.made(); }
   [[nodiscard]] Problem problem() const { return Runtime::problem_of(call_, pattern_); }
 
   /// The closed problem's line and this call's run-time values.
@@ -163,14 +168,14 @@ private:
   static constexpr std::int64_t stride_multiple = 8; // 16 bytes
   using Extents = std::initializer_list<std::int64_t>;
 
-  std::int64_t integer(std::int64_t least, std::int64_t most) {
-    return least + static_cast<std::int64_t>(generator_() % static_cast<std::uint64_t>(most - least + 1));
-  }
+  std::int64_t integer(std::int64_t least, std::int64_t most) { return choices_.integer(least, most); }
   bool chance(double probability) { return integer(0, 999) < static_cast<std::int64_t>(probability * 1000); }
   template <typename Value> Value pick(std::initializer_list<Value> values) {
     return values.begin()[integer(0, static_cast<std::int64_t>(values.size()) - 1)];
   }
-  Tile pick_tile() { return tiles[static_cast<std::size_t>(integer(0, tiles.size() - 1))]; }
+  Tile pick_tile() {
+    return limits_.tile ? *limits_.tile : tiles[static_cast<std::size_t>(integer(0, tiles.size() - 1))];
+  }
 
   [[nodiscard]] std::int64_t heads() const noexcept { return kv_heads_ * heads_per_kv_head_; }
 
@@ -299,6 +304,8 @@ private:
                                : tensors_.emplace_back(DataType::int32, Extents{batch_, tiling.tile_count()});
     const std::int64_t full = tiling.tile().volume();
     sizes.fill([&](auto...) {
+      if (limits_.tiny_sizes)
+        return static_cast<double>(integer(0, 2));
       return static_cast<double>(pick<std::int64_t>({0, full, integer(0, full), integer(1, full)}));
     });
     return sizes.view();
@@ -342,7 +349,7 @@ private:
       tensor.fill([&](auto b, auto i, auto j, auto) -> std::optional<double> {
         if (limits_.poison_padding && group_of(b, layout_ == Layout::raster ? i : j) == reference::Relation::padding)
           return std::nullopt;
-        return mean + deviation * normal(generator_);
+        return mean + deviation * normal(choices_.generator());
       });
     };
     const auto query_group = [&](auto b, auto row) { return relation.query_group(b, row); };
@@ -388,7 +395,7 @@ private:
 
   std::uint64_t seed_;
   RandomLimits limits_;
-  std::mt19937_64 generator_;
+  Choices choices_;
   DataType dtype_{};
   Layout layout_{};
   std::int64_t head_dim_ = 0, batch_ = 0, kv_heads_ = 0, heads_per_kv_head_ = 0;

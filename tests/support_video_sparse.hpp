@@ -36,8 +36,8 @@ struct VideoSparseLimits {
 
 class RandomVideoSparse {
 public:
-  explicit RandomVideoSparse(std::uint64_t seed, const VideoSparseLimits& limits = {})
-      : seed_(seed), limits_(limits), generator_(seed) {
+  explicit RandomVideoSparse(std::uint64_t seed, const VideoSparseLimits& limits = {}, const ChoiceList* list = nullptr)
+      : seed_(seed), limits_(limits), choices_(seed, list) {
     dtype_ = limits.dtype.value_or(chance(0.5) ? DataType::bf16 : DataType::fp16);
     head_dim_ = limits.head_dim.value_or(chance(0.5) ? 64 : 128);
     call_.layout = limits.layout.value_or(chance(0.6) ? Layout::raster : Layout::tiled);
@@ -56,6 +56,7 @@ public:
     draw(queries, keys);
   }
 
+  [[nodiscard]] ChoiceList choices() const { return choices_.made(); }
   [[nodiscard]] const VideoSparseAttention& call() const noexcept { return call_; }
   [[nodiscard]] std::list<HostTensor>& tensors() noexcept { return tensors_; }
   [[nodiscard]] double activation() const noexcept { return activation_; }
@@ -116,9 +117,7 @@ public:
 private:
   using Extents = std::initializer_list<std::int64_t>;
 
-  std::int64_t integer(std::int64_t least, std::int64_t most) {
-    return least + static_cast<std::int64_t>(generator_() % static_cast<std::uint64_t>(most - least + 1));
-  }
+  std::int64_t integer(std::int64_t least, std::int64_t most) { return choices_.integer(least, most); }
   bool chance(double probability) { return integer(0, 999) < static_cast<std::int64_t>(probability * 1000); }
   template <typename Value> Value pick(std::initializer_list<Value> values) {
     return values.begin()[integer(0, static_cast<std::int64_t>(values.size()) - 1)];
@@ -197,31 +196,33 @@ private:
     };
     std::vector<double> kinds(static_cast<std::size_t>(3 * head_dim_));
     for (double& kind : kinds)
-      kind = normal(generator_);
+      kind = normal(choices_.generator());
     const double shift = limits_.opposed ? 4 : 0;
     q.fill([&](auto b, auto i, auto j, auto) -> std::optional<double> {
       return valid(queries, call_.query_sizes, b, row_of(i, j))
-                 ? std::optional(activation_ * (normal(generator_) + shift))
+                 ? std::optional(activation_ * (normal(choices_.generator()) + shift))
                  : std::nullopt;
     });
     k.fill([&](auto b, auto i, auto j, auto e) -> std::optional<double> {
       if (!valid(keys, call_.key_sizes, b, row_of(i, j)))
         return std::nullopt;
       if (ties_ < 2)
-        return activation_ * (normal(generator_) - shift);
+        return activation_ * (normal(choices_.generator()) - shift);
       const std::int64_t kind = ties_ == 2 ? 0 : tile_of(row_of(i, j)) % 3;
       return activation_ * kinds[static_cast<std::size_t>(kind * head_dim_ + e)];
     });
     v.fill([&](auto b, auto i, auto j, auto) -> std::optional<double> {
-      return valid(keys, call_.key_sizes, b, row_of(i, j)) ? std::optional(activation_ * (normal(generator_) + 0.5))
-                                                           : std::nullopt;
+      return valid(keys, call_.key_sizes, b, row_of(i, j))
+                 ? std::optional(activation_ * (normal(choices_.generator()) + 0.5))
+                 : std::nullopt;
     });
     if (chance(0.8)) {
       HostTensor& gate = token_tensor(heads_, query_tokens);
       const double largeness = limits_.training ? pick({1.0, 16.0}) : 1.0; // large: what the coarse branch adds shows
       gate.fill([&](auto b, auto i, auto j, auto) -> std::optional<double> {
-        return valid(queries, call_.query_sizes, b, row_of(i, j)) ? std::optional(largeness * normal(generator_))
-                                                                  : std::nullopt;
+        return valid(queries, call_.query_sizes, b, row_of(i, j))
+                   ? std::optional(largeness * normal(choices_.generator()))
+                   : std::nullopt;
       });
       call_.gate = gate.view();
     }
@@ -353,7 +354,7 @@ private:
 
   std::uint64_t seed_;
   VideoSparseLimits limits_;
-  std::mt19937_64 generator_;
+  Choices choices_;
   DataType dtype_{};
   std::int64_t head_dim_ = 0, batch_ = 0, heads_ = 0, kv_heads_ = 0;
   double activation_ = 1;

@@ -81,7 +81,10 @@ void MultiprocessorPool::give_back(std::unique_ptr<Multiprocessor> multiprocesso
   idle_.push_back(std::move(multiprocessor));
 }
 
-EmulatorCounters run_launch(const LaunchPlan& plan, MultiprocessorPool& pool, int host_threads) {
+EmulatorCounters run_launch(const LaunchPlan& given, MultiprocessorPool& pool, int host_threads) {
+  LaunchPlan plan = given;
+  GlobalStores stores;
+  plan.stores = plan.check_races ? &stores : nullptr;
   const std::uint32_t clusters = plan.blocks / plan.cluster;
   ClusterQueue queue(clusters);
   EmulatorCounters sum;

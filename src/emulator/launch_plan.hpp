@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 
+#include "emulator/global_stores.hpp"
 #include <tilewright/emulator.hpp>
 
 namespace tilewright::emulator {
@@ -22,7 +23,8 @@ struct LaunchPlan {
   Completion completion = Completion::seeded;
   bool check_initialised = true;
   bool check_races = false;
-  bool copy_engine = false; // the kernel uses tensor maps
+  bool copy_engine = false;       // the kernel uses tensor maps
+  GlobalStores* stores = nullptr; // with check_races
 };
 
 } // namespace tilewright::emulator

@@ -219,10 +219,11 @@ void Multiprocessor::check_shared(Fiber& fiber, std::uint32_t address, std::uint
   const std::uint32_t offset = address - shared_base;
   if (plan_->check_races)
     refuse_race(fiber, place,
-                access == Access::read ? races_.read(fiber.number, fiber.rank, offset, bytes, place)
-                                       : races_.write(fiber.number, fiber.rank, offset, bytes, place),
+                access == Access::read
+                    ? races_.read(fiber.number, fiber.rank, offset, bytes, place)
+                    : races_.write(fiber.number, fiber.rank, offset, bytes, access != Access::write_equal, place),
                 access == Access::read ? "reads" : "writes", address);
-  if (plan_->copy_engine && access == Access::write)
+  if (plan_->copy_engine && access != Access::read)
     fiber.thread_block->unfenced.store(static_cast<std::size_t>(fiber.index), offset, bytes);
 }
 
@@ -232,6 +233,8 @@ void Multiprocessor::check_global(Fiber& fiber, const void* address, std::uint32
                 fmt::format("{} {} bytes at global address {}", access == Access::read ? "reads" : "writes", bytes,
                             fmt::ptr(address)),
                 fmt::format("the address must be a multiple of {}", bytes));
+  if (access != Access::read)
+    note_global_store(fiber, address, bytes, place);
 }
 
 void Multiprocessor::set_registers(Fiber& fiber, int registers, Place place) {

@@ -105,6 +105,7 @@ private:
   void observe(const Fiber& fiber, WarpOperation operation);
   void refuse_race(const Fiber& fiber, Place place, const RaceDetector::Complaint& complaint, std::string_view what,
                    std::uint32_t address) const;
+  void note_global_store(const Fiber& fiber, const void* address, std::uint32_t bytes, Place place) const;
   void release_block_barrier(ThreadBlock& block);
   void release_cluster_barrier();
   [[nodiscard]] bool completes_at_once();

@@ -146,6 +146,9 @@ void Multiprocessor::copy_box_to_global(Fiber& fiber, const BoxRequest& request,
                 races_.start_read(RaceDetector::Kind::outgoing, fiber.number, fiber.number, fiber.rank,
                                   request.shared - shared_base, map.box_bytes(), place),
                 "copies a box from", request.shared);
+  if (plan_->stores != nullptr)
+    for (const BoxPiece& piece : pieces_of_box(map, request.origin))
+      note_global_store(fiber, piece.address, piece.bytes, place);
   counters_.bytes_from_shared += map.box_bytes();
   OutgoingBoxes& outgoing = outgoing_[fiber.number];
   const bool at_once = completes_at_once();

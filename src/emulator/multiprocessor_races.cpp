@@ -88,4 +88,15 @@ void Multiprocessor::refuse_race(const Fiber& fiber, Place place, const RaceDete
                 "accesses to the same shared memory, one of them a write, must be ordered by barriers and waits");
 }
 
+void Multiprocessor::note_global_store(const Fiber& fiber, const void* address, std::uint32_t bytes,
+                                       Place place) const {
+  if (plan_->stores == nullptr)
+    return;
+  if (const auto other = plan_->stores->note(address, bytes, {fiber.block, fiber.index, place}))
+    throw fault(fiber, place,
+                fmt::format("writes global address {}: thread {} of block {} has written there at {}",
+                            fmt::ptr(address), other->thread, other->block, to_string(other->place)),
+                "in one launch, a word of global memory is written by one thread");
+}
+
 } // namespace tilewright::emulator

@@ -36,6 +36,8 @@ void RaceDetector::begin(std::size_t threads, std::size_t blocks, std::size_t sh
     for (Word& word : words) {
       word.writer = Word::nobody;
       word.readers.clear();
+      word.equals.clear();
+      word.before.clear();
     }
   }
 }
@@ -83,13 +85,19 @@ RaceDetector::Barrier& RaceDetector::barrier(std::size_t block, std::uint32_t ad
   return found->second;
 }
 
+std::string RaceDetector::race_with(const Reader& access, bool write) const {
+  return fmt::format("a race with {}, which {} there at {}: nothing orders the two", name_of(access.actor),
+                     write ? "writes" : "reads", to_string(access.place));
+}
+
 RaceDetector::Complaint RaceDetector::check_read(const Clock& clock, const Word& word) const {
   if (word.writer == Word::nobody)
     return "which nobody has written";
-  if (word.epoch > clock[word.writer])
-    return fmt::format("a race with {}, which writes there at {}: nothing orders the two", name_of(word.writer),
-                       to_string(word.place));
-  return std::nullopt;
+  const auto known = [&](const Reader& writer) { return writer.epoch <= clock[writer.actor]; };
+  const Reader last{word.writer, word.epoch, word.place};
+  if (known(last) || std::any_of(word.equals.begin(), word.equals.end(), known))
+    return std::nullopt;
+  return race_with(last, true);
 }
 
 /// Lanes of one warp that store to one word by one statement: one of them stays, and kernels store the same value.
@@ -102,10 +110,20 @@ bool RaceDetector::stored_together(const Word& word, Actor actor, Place place) c
 RaceDetector::Complaint RaceDetector::check_write(const Clock& clock, const Word& word) const {
   for (const Reader& reader : word.readers)
     if (reader.epoch > clock[width_ + reader.actor])
-      return fmt::format("a race with {}, which reads there at {}: nothing orders the two", name_of(reader.actor),
-                         to_string(reader.place));
-  if (word.readers.empty() && word.writer != Word::nobody)
-    return check_read(clock, word);
+      return race_with(reader, false);
+  for (const Reader& writer : word.equals)
+    if (writer.epoch > clock[writer.actor])
+      return race_with(writer, true);
+  if ((word.readers.empty() || !word.equals.empty()) && word.writer != Word::nobody && word.epoch > clock[word.writer])
+    return race_with({word.writer, word.epoch, word.place}, true);
+  return std::nullopt;
+}
+
+/// A store of the value that the last write has left: it might as well have been the first of the two.
+RaceDetector::Complaint RaceDetector::check_equal(const Clock& clock, const Word& word) const {
+  for (const auto& [access, write] : word.before)
+    if (access.epoch > clock[(write ? 0 : width_) + access.actor])
+      return race_with(access, write);
   return std::nullopt;
 }
 
@@ -128,13 +146,29 @@ RaceDetector::Complaint RaceDetector::read_as(Actor actor, std::uint32_t epoch, 
 }
 
 RaceDetector::Complaint RaceDetector::write_as(Actor actor, std::uint32_t epoch, const Clock& clock, std::size_t block,
-                                               std::uint32_t offset, std::uint32_t bytes, Place place) {
+                                               std::uint32_t offset, std::uint32_t bytes, bool changes, Place place) {
   for (std::uint32_t index = offset / word_bytes; index * word_bytes < offset + bytes; ++index) {
     Word& word = words_[block][index];
     if (auto complaint = check_write(clock, word);
-        complaint && !(word.readers.empty() && stored_together(word, actor, place)))
-      return complaint;
+        complaint && !(word.readers.empty() && word.equals.empty() && stored_together(word, actor, place))) {
+      if (changes || actor >= threads_ || word.writer >= threads_)
+        return complaint;
+      if (auto earlier = check_equal(clock, word))
+        return earlier;
+      word.equals.push_back({actor, epoch, place});
+      continue;
+    }
+    word.before.clear();
+    if (actor < threads_) {
+      if (word.writer != Word::nobody)
+        word.before.push_back({{word.writer, word.epoch, word.place}, true});
+      for (const Reader& writer : word.equals)
+        word.before.push_back({writer, true});
+      for (const Reader& reader : word.readers)
+        word.before.push_back({reader, false});
+    }
     word.readers.clear();
+    word.equals.clear();
     word.writer = actor;
     word.epoch = epoch;
     word.place = place;
@@ -149,9 +183,9 @@ RaceDetector::Complaint RaceDetector::read(std::size_t thread, std::size_t block
 }
 
 RaceDetector::Complaint RaceDetector::write(std::size_t thread, std::size_t block, std::uint32_t offset,
-                                            std::uint32_t bytes, Place place) {
+                                            std::uint32_t bytes, bool changes, Place place) {
   const Clock& clock = clocks_[thread];
-  return write_as(static_cast<Actor>(thread), clock[thread], clock, block, offset, bytes, place);
+  return write_as(static_cast<Actor>(thread), clock[thread], clock, block, offset, bytes, changes, place);
 }
 
 RaceDetector::Complaint RaceDetector::look(std::size_t thread, std::size_t block, std::uint32_t offset) const {
@@ -167,7 +201,7 @@ RaceDetector::Complaint RaceDetector::start_read(Kind kind, std::size_t owner, s
 RaceDetector::Complaint RaceDetector::start_write(Kind kind, std::size_t owner, std::size_t thread, std::size_t block,
                                                   std::uint32_t offset, std::uint32_t bytes, Place place) {
   const Groups& open = groups(kind, owner);
-  return write_as(open.actor, open.closed + 1, clocks_[thread], block, offset, bytes, place);
+  return write_as(open.actor, open.closed + 1, clocks_[thread], block, offset, bytes, true, place);
 }
 
 void RaceDetector::close_group(Kind kind, std::size_t owner) { ++groups(kind, owner).closed; }
@@ -185,7 +219,7 @@ RaceDetector::Complaint RaceDetector::start_box(std::size_t barrier_block, std::
                                                 std::size_t thread, std::uint32_t offset, std::uint32_t bytes,
                                                 Place place) {
   return write_as(barrier(barrier_block, address).engine, static_cast<std::uint32_t>(phase) + 1, clocks_[thread],
-                  barrier_block, offset, bytes, place);
+                  barrier_block, offset, bytes, true, place);
 }
 
 void RaceDetector::arrive(std::size_t thread, std::size_t barrier_block, std::uint32_t address, Ordered ordered) {

@@ -22,7 +22,8 @@ enum class Ordered : std::uint8_t { reads, all };
 
 /// Of one cluster of thread blocks. Actors are its threads and whatever accesses shared memory on its own: a thread's
 /// asynchronous copies and outgoing boxes, a warp's products, and the boxes that count on one barrier. Theirs become
-/// known to a thread when it waits for them. Memory is watched by words of 4 bytes.
+/// known to a thread when it waits for them. Memory is watched by words of 4 bytes. Stores of the value that stands
+/// there already need no order among themselves or with reads of it, but with whatever came before the first of them.
 class RaceDetector {
 public:
   void begin(std::size_t threads, std::size_t blocks, std::size_t shared_bytes);
@@ -31,8 +32,9 @@ public:
   using Complaint = std::optional<std::string>;
   [[nodiscard]] Complaint read(std::size_t thread, std::size_t block, std::uint32_t offset, std::uint32_t bytes,
                                Place place);
+  /// changes: whether other bytes stand there.
   [[nodiscard]] Complaint write(std::size_t thread, std::size_t block, std::uint32_t offset, std::uint32_t bytes,
-                                Place place);
+                                bool changes, Place place);
   /// Whether the thread knows of the write to this word: for barriers, which everybody uses at the same time.
   [[nodiscard]] Complaint look(std::size_t thread, std::size_t block, std::uint32_t offset) const;
 
@@ -64,12 +66,18 @@ private:
     std::uint32_t epoch;
     Place place;
   };
+  struct Predecessor {
+    Reader access;
+    bool write;
+  };
   struct Word {
     static constexpr Actor nobody = ~0U;
     Actor writer = nobody;
     std::uint32_t epoch = 0;
     Place place{};
-    std::vector<Reader> readers = {}; // since the last write, without those that happened before another of them
+    std::vector<Reader> readers = {};     // since the last write, without those that happened before another of them
+    std::vector<Reader> equals = {};      // later stores of the same value that the last write is not ordered with
+    std::vector<Predecessor> before = {}; // what had to happen before the last write, a thread's
   };
   struct Barrier {
     Clock arriving, released;
@@ -85,12 +93,14 @@ private:
   Barrier& barrier(std::size_t block, std::uint32_t address);
   [[nodiscard]] std::string name_of(Actor actor) const;
   [[nodiscard]] bool stored_together(const Word& word, Actor actor, Place place) const;
+  [[nodiscard]] Complaint check_equal(const Clock& clock, const Word& word) const;
+  [[nodiscard]] std::string race_with(const Reader& access, bool write) const;
   [[nodiscard]] Complaint check_read(const Clock& clock, const Word& word) const;
   [[nodiscard]] Complaint check_write(const Clock& clock, const Word& word) const;
   [[nodiscard]] Complaint read_as(Actor actor, std::uint32_t epoch, const Clock& clock, std::size_t block,
                                   std::uint32_t offset, std::uint32_t bytes, Place place);
   [[nodiscard]] Complaint write_as(Actor actor, std::uint32_t epoch, const Clock& clock, std::size_t block,
-                                   std::uint32_t offset, std::uint32_t bytes, Place place);
+                                   std::uint32_t offset, std::uint32_t bytes, bool changes, Place place);
   void join(Clock& into, const Clock& from, Ordered ordered) const;
   void next_epoch(std::size_t thread, Ordered ordered);
 

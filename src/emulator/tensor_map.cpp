@@ -130,4 +130,12 @@ void copy_box_from(const unsigned char* shared, const BoxMap& map, const std::in
   }
 }
 
+std::vector<BoxPiece> pieces_of_box(const BoxMap& map, const std::int32_t (&origin)[5]) {
+  std::vector<BoxPiece> pieces;
+  for (std::uint32_t row = 0; row < rows_of(map); ++row)
+    if (const RowPart part = part_of_row(map, origin, row); part.begin < part.end)
+      pieces.push_back({part.global, part.end - part.begin});
+  return pieces;
+}
+
 } // namespace tilewright::emulator

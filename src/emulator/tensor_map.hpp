@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <vector>
 
 #include "driver/executor.hpp"
 
@@ -33,5 +34,12 @@ std::optional<BoxMap> read_box_map(const void* map) noexcept;
 /// address that is a multiple of 1024. Rows and elements outside the tensor become zeros (are not written).
 void copy_box_to(unsigned char* shared, const BoxMap& map, const std::int32_t (&origin)[5]);
 void copy_box_from(const unsigned char* shared, const BoxMap& map, const std::int32_t (&origin)[5]);
+
+/// The pieces of global memory that the box covers.
+struct BoxPiece {
+  const unsigned char* address;
+  std::uint32_t bytes;
+};
+std::vector<BoxPiece> pieces_of_box(const BoxMap& map, const std::int32_t (&origin)[5]);
 
 } // namespace tilewright::emulator

@@ -37,8 +37,16 @@ template <class Value> inline Value load(SharedAddress address, Place place) {
   return value;
 }
 
+inline bool holds(const Thread& thread, SharedAddress address, const void* bytes, uint32_t count) {
+  const uint32_t offset = address - shared_base;
+  return uint64_t{offset} + count <= thread.shared_bytes && std::memcmp(thread.shared + offset, bytes, count) == 0;
+}
+
 template <class Value> inline void store(SharedAddress address, const Value& value, Place place) {
-  std::memcpy(shared_at(this_thread(), address, sizeof value, Access::write, place), &value, sizeof value);
+  Thread& thread = this_thread();
+  const bool equal = thread.watched && holds(thread, address, &value, sizeof value);
+  const Access access = equal ? Access::write_equal : Access::write;
+  std::memcpy(shared_at(thread, address, sizeof value, access, place), &value, sizeof value);
 }
 
 } // namespace emulator

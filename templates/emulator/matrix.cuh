@@ -12,17 +12,13 @@ namespace tilewright {
 namespace emulator {
 
 constexpr int matrix_rows = 8;       // of the matrices that ldmatrix loads
-constexpr int matrix_row_bytes = 16; // 8 elements
-
-inline unsigned char* matrix_row(WarpExchange& exchange, int lane, Place place) {
-  return shared_at(*exchange.threads[lane], exchange.address[lane], matrix_row_bytes, Access::read, place);
-}
 
 /// Row r of matrix m has the address of lane 8 m + r; its word w is register m of lane 4 r + w.
 inline void load_matrices_of_warp(WarpExchange& exchange, Place place) {
   for (int lane = 0; lane < warp_lanes; ++lane) {
-    std::memcpy(&exchange.matrix[lane / matrix_rows][lane % matrix_rows * 4], matrix_row(exchange, lane, place),
-                matrix_row_bytes);
+    const auto readers = [lane](int word) { return 1u << (lane % matrix_rows * 4 + word); };
+    std::memcpy(&exchange.matrix[lane / matrix_rows][lane % matrix_rows * 4],
+                matrix_row_at(exchange, lane, Access::read, readers, place), matrix_row_bytes);
   }
 }
 
@@ -31,7 +27,9 @@ inline void load_matrices_transposed_of_warp(WarpExchange& exchange, Place place
   for (int matrix = 0; matrix < 4; ++matrix) {
     uint16_t rows[matrix_rows][matrix_rows];
     for (int row = 0; row < matrix_rows; ++row) {
-      std::memcpy(rows[row], matrix_row(exchange, matrix * matrix_rows + row, place), matrix_row_bytes);
+      const auto readers = [row](int word) { return 0x11u << (8 * word + row / 2); };
+      std::memcpy(rows[row], matrix_row_at(exchange, matrix * matrix_rows + row, Access::read, readers, place),
+                  matrix_row_bytes);
     }
     for (int lane = 0; lane < warp_lanes; ++lane) {
       const int column = lane / 4, pair = lane % 4;

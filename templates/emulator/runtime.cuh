@@ -51,7 +51,8 @@ enum class WarpOperation : uint8_t {
   wait_for_products
 };
 
-enum class Access : uint8_t { read, write };
+/// write_equal: of the bytes that stand there already. Told apart only where every access is noted.
+enum class Access : uint8_t { read, write, write_equal };
 
 struct Thread;
 
@@ -180,6 +181,27 @@ inline unsigned char* shared_at(Thread& thread, uint32_t address, uint32_t bytes
     thread.services->check_shared(thread, address, bytes, access, place);
   }
   return thread.shared + offset;
+}
+
+constexpr uint32_t matrix_row_bytes = 16; // of the matrices that ldmatrix loads: 8 elements
+
+/// The host's memory behind a matrix's row, whose address one lane has named and whose words others access. lanes:
+/// those of a word, a bit each.
+template <class Lanes>
+unsigned char* matrix_row_at(WarpExchange& exchange, int row, Access access, Lanes lanes, Place place) {
+  Thread& named_by = *exchange.threads[row];
+  const uint32_t address = exchange.address[row];
+  if (!named_by.watched || address % matrix_row_bytes != 0) {
+    return shared_at(named_by, address, matrix_row_bytes, access, place);
+  }
+  for (int word = 0; word < 4; ++word) {
+    for (int lane = 0; lane < warp_lanes; ++lane) {
+      if ((lanes(word) >> lane & 1) != 0) {
+        shared_at(*exchange.threads[lane], address + 4 * word, 4, access, place);
+      }
+    }
+  }
+  return named_by.shared + (address - shared_base);
 }
 
 inline void check_global(const void* address, uint32_t bytes, Access access, Place place) {

@@ -224,10 +224,10 @@ namespace emulator {
 
 /// load_matrices backwards.
 inline void store_matrices_of_warp(WarpExchange& exchange, Place place) {
-  constexpr uint32_t row_bytes = 16;
   for (int lane = 0; lane < warp_lanes; ++lane) {
-    std::memcpy(shared_at(*exchange.threads[lane], exchange.address[lane], row_bytes, Access::write, place),
-                &exchange.matrix[lane / 8][lane % 8 * 4], row_bytes);
+    const auto writers = [lane](int word) { return 1u << (lane % 8 * 4 + word); };
+    std::memcpy(matrix_row_at(exchange, lane, Access::write, writers, place), &exchange.matrix[lane / 8][lane % 8 * 4],
+                matrix_row_bytes);
   }
 }
 

@@ -300,8 +300,10 @@ TILEWRIGHT_DEVICE void multiply_probability_value(const SelectArguments& p, cons
   const int lane = lane_index(), column = lane % 4, line = lane / 4;
   const auto* values = static_cast<const uint16_t*>(p.value_means) +
                        static_cast<int64_t>(place.kv_sequence) * p.key_tiles * config::head_dim + line * chunk_elements;
-  const float reference[2] = {float_of(load_shared_word(row_reference(line))),
-                              float_of(load_shared_word(row_reference(line + 8)))};
+  const auto reference_of = [&](int row) {
+    return row < place.rows ? float_of(load_shared_word(row_reference(row))) : 0.f;
+  };
+  const float reference[2] = {reference_of(line), reference_of(line + 8)};
 #pragma unroll 1
   for (int first = warp_index() * group_keys; first < p.key_tiles; first += config::warps * group_keys) {
     const auto probability = [&](int half, int key) {

@@ -1,6 +1,7 @@
 // The race detector: what nothing orders is found under every seed, however the threads happened to run; what barriers
 // and waits order is left alone.
 #include <string>
+#include <vector>
 
 #include <doctest/doctest.h>
 
@@ -59,7 +60,29 @@ TEST_CASE("a write after a read needs one too, and so does a write after a write
   const std::string again = "if (warp_index() == 0) { store_shared(shared_memory() + 4 * lane_index(), 2u); }\n";
   CHECK(contains(said(begin + again), "a race with"));
   CHECK(said(begin + "synchronize_block();\n" + again) == "");
-  CHECK(contains(said("store_shared(shared_memory() + 4 * lane_index(), 1u);\n"), "a race with"));
+  CHECK(contains(said("store_shared(shared_memory() + 4 * lane_index(), 1u + warp_index());\n"), "a race with"));
+}
+
+TEST_CASE("stores of equal values race with what came before the first but not with each other or their readers") {
+  const std::string begin = "store_shared(shared_memory() + 4 * thread_index(), 1u);\nsynchronize_block();\n";
+  const std::string both = "store_shared(shared_memory() + 4 * lane_index(), 2u);\nsynchronize_warp();\n",
+                    read = "(void)load_shared_word(shared_memory() + 4 * (lane_index() ^ 1));\n";
+  CHECK(said(begin + both + read) == "");
+  CHECK(said(begin + both + "synchronize_block();\n" + read + "synchronize_block();\n" + store) == "");
+  CHECK(
+      contains(said(begin + "store_shared(shared_memory() + 4 * lane_index(), 2u + warp_index());\n"), "a race with"));
+  // Only warp 0 has waited for warp 1's read of the first value.
+  const std::string start_reading = "const SharedAddress barrier = shared_memory() + 2048;\n"
+                                    "if (thread_index() == 0) { initialize_barrier(barrier, 32); }\n" +
+                                    begin + "if (warp_index() == 1) { " + read + "arrive(barrier); }\n";
+  const std::string wait_in_first = "if (warp_index() == 0) { wait(barrier, 0); " + both + "}\n",
+                    third_stores = "if (warp_index() == 2) { " + both + "}\n";
+  CHECK(said(start_reading + wait_in_first, 96) == "");
+  CHECK(said(start_reading + wait_in_first + third_stores, 96) != "");
+  // Who knows of one of the two stores may not yet store another value.
+  CHECK(contains(
+      said(begin + both + "if (warp_index() == 0) { store_shared(shared_memory() + 4 * lane_index(), 3u); }\n"),
+      "a race with"));
 }
 
 TEST_CASE("an arrival and the wait for its phase order accesses; an arrival before the store does not") {
@@ -99,6 +122,26 @@ TEST_CASE("barriers must be there before others use them, and memory must have b
              "64); }\n"
              "arrive(barrier);\n") != "");
   CHECK(contains(said(load), "which nobody has written"));
+}
+
+TEST_CASE("a word of global memory is written by one thread of a launch") {
+  const std::string global = "alignas(16) static float words[256];\n";
+  CHECK(said(global + "store_global(words + thread_index(), 1.f);\n") == "");
+  CHECK(said(global + "store_global(words + thread_index(), 1.f);\nstore_global(words + thread_index(), 2.f);\n") ==
+        "");
+  CHECK(contains(said(global + "store_global(words + thread_index() / 2, 1.f);\n"), "has written there at tiny.cu:"));
+  const Tiny blocks({"device/copy.cuh", "", global + "store_global(words + thread_index(), 1.f);\n", 64});
+  CHECK(blocks.complaint(Nothing{}, {1, 1, 64}, checking()) == "");
+  CHECK(contains(blocks.complaint(Nothing{}, {2, 1, 64}, checking()), "of block 0 has written there"));
+}
+
+TEST_CASE("the words of a matrix's row are read and written by the lanes that hold them") {
+  const std::string start_of_rows = "const SharedAddress row = shared_memory() + 16 * lane_index();\n"
+                                    "store_shared(row, Bytes16{});\nsynchronize_warp();\nunsigned f[4];\n"
+                                    "load_matrices(f, row);\n",
+                    overwrite = "store_shared(row, Bytes16{{1, 2, 3, 4}});\n";
+  CHECK(contains(said(start_of_rows + overwrite, 32), "a race with"));
+  CHECK(said(start_of_rows + "synchronize_warp();\n" + overwrite, 32) == "");
 }
 
 TEST_CASE("launches are counted: the same numbers on every host and for every seed") {
@@ -153,6 +196,34 @@ TEST_CASE("rows that stand 128 bytes apart conflict in ldmatrix; swizzled ones d
     options.counted = [&](std::string_view, const EmulatorCounters& counted) { counters = counted; };
     tiny.run(Nothing{}, {1, 1, 1024}, options);
     CHECK(counters.bank_conflicts == (swizzled ? 0 : 4 * 7)); // four matrices, seven passes more than one each
+  }
+}
+
+TEST_CASE("host threads share a launch: whatever their number, the same results and the same first complaint") {
+  struct Arguments {
+    float* results;
+    int wrong_from;
+  };
+  const Tiny tiny({"device/copy.cuh", "float* results; int wrong_from;",
+                   "store_shared(shared_memory() + 4 * thread_index(), static_cast<unsigned>(block_index()));\n"
+                   "if (block_index() < arguments.wrong_from) { synchronize_block(); }\n"
+                   "const unsigned word = load_shared_word(shared_memory() + 4 * (63 - thread_index()));\n"
+                   "store_global(arguments.results + 64 * block_index() + thread_index(), static_cast<float>(word));\n",
+                   64});
+  constexpr std::uint32_t grid = 40;
+  std::string first;
+  for (const int threads : {1, 2, 4, 7}) {
+    EmulatorOptions options = checking();
+    options.threads = threads;
+    std::vector<float> results(64 * grid, -1.f);
+    CHECK(tiny.complaint(Arguments{results.data(), grid}, {grid, 1, 256}, options) == "");
+    for (std::size_t i = 0; i < results.size(); ++i)
+      REQUIRE(results[i] == static_cast<float>(i / 64));
+    const std::string complaint = tiny.complaint(Arguments{results.data(), 20}, {grid, 1, 256}, options);
+    CHECK(contains(complaint, "of block 20 at tiny.cu"));
+    if (threads == 1)
+      first = complaint;
+    CHECK(complaint == first);
   }
 }
 

@@ -8,6 +8,7 @@
 
 #include "schedule/feasibility.hpp"
 #include "support_random_backward.hpp"
+#include "support_seeds.hpp"
 #include <tilewright/emulator.hpp>
 #include <tilewright/error.hpp>
 #include <tilewright/runtime.hpp>
@@ -36,7 +37,7 @@ std::string check(std::uint64_t seed, const testing::RandomLimits& limits, Runti
   std::vector<std::byte> first;
   for (std::uint64_t emulator_seed = 0; emulator_seed < emulator_seeds; ++emulator_seed)
     try {
-      Runtime runtime(make_emulator({.seed = emulator_seed, .architecture = hopper}), options);
+      Runtime runtime(make_emulator(testing::options_of_seed(hopper, emulator_seed)), options);
       const std::string wrong = problem.check(
           [&](const AttentionBackward& call, const Pattern& pattern) { runtime.attention_backward(call, pattern); });
       if (!wrong.empty())
@@ -53,7 +54,7 @@ std::string check(std::uint64_t seed, const testing::RandomLimits& limits, Runti
 
 } // namespace
 
-TEST_CASE("backward kernels of sm90, default schedules: every pattern, type, head size and layout") {
+TEST_CASE("backward kernels of sm90, default schedules: every pattern, type, head size and layout under eight seeds") {
   for (const PatternKind pattern : {PatternKind::dense, PatternKind::sliding_tile, PatternKind::block_list})
     for (const DataType dtype : {DataType::bf16, DataType::fp16})
       for (const std::int32_t head_dim : {64, 128})
@@ -63,7 +64,8 @@ TEST_CASE("backward kernels of sm90, default schedules: every pattern, type, hea
           limits.dtype = dtype;
           limits.head_dim = head_dim;
           limits.layout = layout;
-          CHECK(check(static_cast<std::uint64_t>(head_dim) + (dtype == DataType::bf16 ? 1 : 0), limits) == "");
+          CHECK(check(static_cast<std::uint64_t>(head_dim) + (dtype == DataType::bf16 ? 1 : 0), limits, {}, 1,
+                      testing::emulator_seeds) == "");
         }
 }
 

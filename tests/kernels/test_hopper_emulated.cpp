@@ -10,6 +10,7 @@
 #include "schedule/feasibility.hpp"
 #include "schedule/heuristic.hpp"
 #include "support_random_problem.hpp"
+#include "support_replay.hpp"
 #include <tilewright/emulator.hpp>
 #include <tilewright/error.hpp>
 #include <tilewright/runtime.hpp>
@@ -31,20 +32,17 @@ testing::RandomLimits small_problems() {
 
 /// What is wrong with the problem of this seed under two orders of threads; empty where nothing is.
 std::string check(std::uint64_t seed, const testing::RandomLimits& limits, const RuntimeOptions& options) {
-  for (const std::uint64_t emulator_seed : {seed, seed + 1000003}) {
-    Runtime runtime(make_emulator({.seed = emulator_seed, .architecture = hopper}), options);
-    std::string wrong;
-    try {
-      wrong = testing::check_random_problem(seed, limits, [&](const AttentionForward& call, const Pattern& pattern) {
-        runtime.attention_forward(call, pattern);
-      });
-    } catch (const Error& error) {
-      wrong = error.what();
+  const auto make = [&](const testing::ChoiceList* list) { return testing::RandomProblem(seed, limits, list); };
+  return testing::check_shrinking(seed, make, [&](testing::RandomProblem& problem) -> std::string {
+    for (const std::uint64_t emulator_seed : {seed, seed + 1000003}) {
+      Runtime runtime(make_emulator({.seed = emulator_seed, .architecture = hopper}), options);
+      const std::string wrong = problem.check(
+          [&](const AttentionForward& call, const Pattern& pattern) { runtime.attention_forward(call, pattern); });
+      if (!wrong.empty())
+        return fmt::format("emulator seed {}: {}", emulator_seed, wrong);
     }
-    if (!wrong.empty())
-      return fmt::format("emulator seed {}: {}", emulator_seed, wrong);
-  }
-  return {};
+    return {};
+  });
 }
 
 /// The first seeds whose problems the schedule fits.

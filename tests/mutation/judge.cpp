@@ -1,140 +1,152 @@
-// Runs kernels with one mutant after the other switched on, each in a process of its own, and says which are noticed.
+// Runs the kernels with one mutant after the other switched on, each in a process of its own, and says which are
+// noticed.
 //
-//     TILEWRIGHT_TEMPLATES=DIR mutation_judge FOLDER PROCESSES ID...
+//     TILEWRIGHT_TEMPLATES=DIR mutation_judge FOLDER PROCESSES [--verbose] [--case NAME] [--seeds N] ID...
 //
-// DIR: templates in which mutate.py has put all mutants at once; which one is on, a kernel reads from
-// TILEWRIGHT_MUTANT. FOLDER: for compiled kernels. Prints a line for each mutant: its number, "killed" or "survived" or
-// "unreached" (in no kernel here), and what was said. Number 0 is no mutant: it must survive.
+// DIR: templates in which mutate.py has put all mutants at once. FOLDER: for compiled kernels. First all cases run
+// without a mutant, which must be right, and the kernels note which mutants' code they come by; a mutant is then judged
+// by those cases alone, the fastest first, under each seed. Prints a line for each mutant: its number, "killed" or
+// "survived" or "unreached" (no case comes by it), and what was said; before them one line for each kernel template.
 #include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <iostream>
-#include <list>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include <csignal>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "codegen/source.hpp"
-#include "emulator/emulator_executor.hpp"
-#include "operators/call_shape.hpp"
-#include "operators/launch.hpp"
-#include "schedule/heuristic.hpp"
-#include "support_random_problem.hpp"
+#include "cases.hpp"
+#include "judged_executor.hpp"
 #include <tilewright/error.hpp>
 
 using namespace tilewright;
+using namespace tilewright::mutation;
 
 namespace {
 
-constexpr unsigned time_limit = 20; // seconds for all cases of one mutant; a mutant that runs on is noticed
-constexpr std::uint64_t emulator_seeds = 3;
+std::uint64_t seeds = 3; // --seeds
+constexpr std::size_t most_mutants = 1 << 14;
 
-/// A kernel, and a problem on which it is run.
-struct Case {
-  std::string text; // parts of the problem's line
-  PatternKind pattern;
-  Layout layout;
-  std::string schedule;
-  std::int64_t least_keys = 1; // per head
-  double query_scale = 1;
+/// What mutants and this process know of each other; mutate.py puts the same into the templates.
+struct Switchboard {
+  int active; // the mutant that is on; 0: none, and those that are come by are noted
+  unsigned char reached[most_mutants];
+};
+Switchboard switchboard;
+
+struct Judged {
+  Case with;
+  double seconds = 0; // of processor time, under all seeds
+  std::set<int> reached = {};
 };
 
-const std::string sm80 = "family=sm80,block_q=64,block_k=32,stages=3,warps=4,blocks_per_processor=1,softmax=online";
-const std::string sm80_lazy = "family=sm80,block_q=64,block_k=32,stages=2,warps=2,blocks_per_processor=1,softmax=lazy";
-const std::string two = "family=sm90,block_q=128,block_k=64,blocks_per_processor=1,consumers=2,consumer_registers=232,"
-                        "producer_registers=40,";
-const std::string one = "family=sm90,block_q=64,block_k=64,stages=2,blocks_per_processor=2,consumers=1,"
-                        "consumer_registers=208,producer_registers=40,cluster=1,";
-const std::string merged = "family=sm90,block_q=64,block_k=64,cluster=1,blocks_per_processor=1,consumers=2,"
-                           "consumer_registers=232,producer_registers=40,stages=3,";
-
-std::vector<Case> all_cases() {
-  using enum PatternKind;
-  using enum Layout;
-  return {
-      {"edges=clipped", dense, raster, sm80, 300},
-      {"text=1,edges=clipped", sliding_tile, raster, sm80_lazy, 200},
-      {"edges=sized", block_list, tiled, sm80_lazy},
-      {"edges=full", dense, raster, two + "stages=3,cluster=1,overlap=1,softmax=fixed", 600, 64},
-      {"edges=clipped", dense, tiled, two + "stages=2,cluster=2,overlap=1,softmax=online", 300},
-      {"text=1,edges=clipped", sliding_tile, raster, one + "overlap=0,softmax=lazy", 200, 16},
-      {"text=1,edges=clipped", sliding_tile, tiled, one + "overlap=1,softmax=fixed", 200},
-      {"window=per_head", sliding_tile, raster, one + "overlap=0,softmax=online"},
-      {"edges=sized", block_list, tiled, merged + "overlap=1,softmax=lazy"},
-      {"edges=clipped", block_list, raster, merged + "overlap=0,softmax=fixed"},
-  };
+EmulatorOptions options_for(const Case& with, std::uint64_t seed) {
+  EmulatorOptions options;
+  options.architecture = with.architecture;
+  options.threads = 1;
+  options.seed = seed;
+  options.completion = seed == 0 ? Completion::latest : seed == 1 ? Completion::earliest : Completion::seeded;
+  options.check_races = with.races && seed != 1;
+  return options;
 }
 
-/// The first random problem that the case asks for and its schedule fits.
-std::optional<std::pair<testing::RandomProblem, Spec>> find(const Case& wanted) {
-  testing::RandomLimits limits;
-  limits.pattern = wanted.pattern;
-  limits.layout = wanted.layout;
-  limits.dtype = DataType::bf16;
-  limits.head_dim = 64;
-  limits.max_tokens = 800;
-  limits.max_text = 160;
-  limits.max_flops = 1.5e7;
-  limits.any_strides = false;
-  limits.query_scale_max = wanted.query_scale;
-  for (std::uint64_t seed = 0; seed < 4000; ++seed) {
-    testing::RandomProblem problem(seed, limits);
-    const std::int64_t keys = problem.call().k.extents[wanted.layout == Layout::raster ? 1 : 2];
-    if (to_string(problem.problem()).find(wanted.text) == std::string::npos || keys < wanted.least_keys ||
-        !problem.call().lse)
-      continue;
-    try {
-      Spec spec = schedule::insisted_spec(problem.problem(), {9, 0, 0}, parse_schedule(wanted.schedule));
-      return std::pair(std::move(problem), spec);
-    } catch (const Error&) {
-      continue; // the schedule does not fit this problem
-    }
+std::string complaint(const Case& with, CompiledKernels& kernels, std::uint64_t seed) {
+  try {
+    return with.run(std::make_shared<JudgedExecutor>(options_for(with, seed), kernels));
+  } catch (const Error& error) {
+    return error.what();
   }
-  return std::nullopt;
 }
 
-struct Prepared {
-  testing::RandomProblem problem;
-  Spec spec;
-  std::string source;
-  std::shared_ptr<const emulator::EmulatedKernel> kernel;
-};
+double processor_seconds() { return static_cast<double>(std::clock()) / CLOCKS_PER_SEC; }
+
+/// Makes and compiles all cases, several at a time; then runs them one after the other.
+std::vector<Judged> prepare(CompiledKernels& kernels, std::size_t threads, const std::vector<std::string>& only,
+                            bool verbose) {
+  std::vector<CaseMaker> makers;
+  for (CaseMaker& maker : all_cases())
+    if (only.empty() || std::any_of(only.begin(), only.end(), [&](const std::string& part) {
+          return maker.name.find(part) != std::string::npos;
+        }))
+      makers.push_back(std::move(maker));
+  std::vector<std::optional<Case>> cases(makers.size());
+  std::vector<std::string> failures(makers.size());
+  std::atomic<std::size_t> next = 0;
+  const auto work = [&] {
+    for (std::size_t i; (i = next++) < makers.size();)
+      try {
+        cases[i] = makers[i].make();
+        failures[i] = complaint(*cases[i], kernels, 0);
+      } catch (const std::exception& error) {
+        failures[i] = error.what();
+      }
+  };
+  std::vector<std::thread> team;
+  for (std::size_t i = 0; i < threads; ++i)
+    team.emplace_back(work);
+  for (std::thread& thread : team)
+    thread.join();
+  bool right = true;
+  std::vector<Judged> judged;
+  for (std::size_t i = 0; i < makers.size(); ++i) {
+    std::memset(switchboard.reached, 0, sizeof switchboard.reached);
+    const double start = processor_seconds();
+    std::string wrong = failures[i];
+    for (std::uint64_t seed = 0; seed < seeds && wrong.empty(); ++seed)
+      wrong = complaint(*cases[i], kernels, seed);
+    if (!wrong.empty()) {
+      std::cerr << "without a mutant, \"" << makers[i].name << "\" is wrong: " << wrong << "\n";
+      right = false;
+      continue;
+    }
+    Judged done{*cases[i], processor_seconds() - start, {}};
+    for (std::size_t id = 0; id < most_mutants; ++id)
+      if (switchboard.reached[id] != 0)
+        done.reached.insert(static_cast<int>(id));
+    if (verbose)
+      std::cerr << makers[i].name << ": " << done.seconds << " s, " << done.reached.size() << " mutants\n";
+    judged.push_back(std::move(done));
+  }
+  if (!right)
+    std::exit(2);
+  std::stable_sort(judged.begin(), judged.end(),
+                   [](const Judged& a, const Judged& b) { return a.seconds < b.seconds; });
+  return judged;
+}
+
+/// The process ends by SIGPROF where it takes more processor time than this from now on.
+void limit_time(double seconds) {
+  const auto whole = static_cast<time_t>(seconds);
+  const auto rest = static_cast<suseconds_t>((seconds - static_cast<double>(whole)) * 1e6);
+  const itimerval limit{{0, 0}, {whole, rest}};
+  ::setitimer(ITIMER_PROF, &limit, nullptr);
+}
 
 /// In the child. Empty where nothing was noticed.
-std::string complaint(std::list<Prepared>& cases, const std::string& mark, EmulatorOptions options) {
-  for (std::uint64_t seed = 0; seed < emulator_seeds; ++seed)
-    for (Prepared& prepared : cases) {
-      if (!mark.empty() && prepared.source.find(mark) == std::string::npos)
-        continue;
-      options.seed = seed;
-      options.completion = seed == 0 ? Completion::latest : Completion::seeded;
-      emulator::EmulatorExecutor executor(options);
-      std::string said;
-      try {
-        said = prepared.problem.check([&](const AttentionForward& call, const Pattern& pattern) {
-          const operators::CallShape shape = operators::check_call(call, pattern);
-          const operators::LaunchRequest request{call, pattern, shape, prepared.spec};
-          if (prepared.spec.schedule.family == Family::sm90)
-            operators::launch_sm90(executor, *prepared.kernel, request, nullptr);
-          else
-            operators::launch_sm80(executor, *prepared.kernel, request, nullptr);
-        });
-      } catch (const Error& error) {
-        said = error.what();
+std::string first_complaint(const std::vector<Judged>& cases, int id, CompiledKernels& kernels) {
+  for (std::uint64_t seed = 0; seed < seeds; ++seed)
+    for (const Judged& judged : cases)
+      if (judged.reached.contains(id)) {
+        limit_time(1 + 5 * judged.seconds);
+        if (const std::string said = complaint(judged.with, kernels, seed); !said.empty())
+          return judged.with.name + ", seed " + std::to_string(seed) + ": " + said.substr(0, 400);
       }
-      if (!said.empty())
-        return said.substr(0, 300);
-    }
   return {};
 }
 
 struct Running {
-  std::string id;
-  int output;
+  int id, output;
 };
 
 void report(const Running& child, int status) {
@@ -144,40 +156,19 @@ void report(const Running& child, int status) {
     said.append(buffer, static_cast<std::size_t>(count));
   ::close(child.output);
   std::replace(said.begin(), said.end(), '\n', ' ');
+  std::cout << child.id;
   if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
-    std::cout << child.id << " survived\n";
+    std::cout << " survived";
   else if (WIFSIGNALED(status))
-    std::cout << child.id << " killed by signal " << WTERMSIG(status)
-              << (WTERMSIG(status) == SIGALRM ? ": it runs on\n" : ": a crash\n");
+    std::cout << " killed by signal " << WTERMSIG(status)
+              << (WTERMSIG(status) == SIGPROF ? ": it runs on" : ": a crash");
   else
-    std::cout << child.id << " killed " << said << "\n";
-  std::cout.flush();
+    std::cout << " killed " << said;
+  std::cout << std::endl;
 }
 
-} // namespace
-
-int main(int count, char** arguments) try {
-  if (count < 4) {
-    std::cerr << "usage: mutation_judge FOLDER PROCESSES ID...\n";
-    return 2;
-  }
-  EmulatorOptions options;
-  options.architecture = {9, 0, 'a'};
-  options.folder = arguments[1];
-  options.threads = 1;
-  options.check_races = true;
-  std::list<Prepared> cases;
-  const emulator::EmulatorExecutor compiler(options);
-  for (const Case& wanted : all_cases()) {
-    auto found = find(wanted);
-    if (!found) {
-      std::cerr << "no random problem for " << wanted.text << " with " << wanted.schedule << "\n";
-      return 2;
-    }
-    std::string source = codegen::generate(found->second, codegen::Target::emulator).text;
-    auto kernel = compiler.kernel_from_source(to_string(found->second), source);
-    cases.push_back({std::move(found->first), found->second, std::move(source), std::move(kernel)});
-  }
+void judge(const std::vector<int>& ids, const std::vector<Judged>& cases, CompiledKernels& kernels,
+           std::size_t processes) {
   std::map<pid_t, Running> running;
   const auto wait_for_one = [&] {
     int status = 0;
@@ -185,24 +176,20 @@ int main(int count, char** arguments) try {
     report(running.at(ended), status);
     running.erase(ended);
   };
-  const auto most = static_cast<std::size_t>(std::max(1, std::atoi(arguments[2])));
-  for (int i = 3; i < count; ++i) {
-    const std::string id = arguments[i], mark = id == "0" ? "" : "mutated(" + id + ")";
-    if (std::none_of(cases.begin(), cases.end(),
-                     [&](const Prepared& prepared) { return prepared.source.find(mark) != std::string::npos; })) {
-      std::cout << id << " unreached\n";
+  for (const int id : ids) {
+    if (std::none_of(cases.begin(), cases.end(), [&](const Judged& judged) { return judged.reached.contains(id); })) {
+      std::cout << id << " unreached" << std::endl;
       continue;
     }
-    while (running.size() >= most)
+    while (running.size() >= processes)
       wait_for_one();
     int ends[2];
     if (::pipe(ends) != 0)
-      return 2;
+      throw std::runtime_error("no pipe");
     const pid_t child = ::fork();
     if (child == 0) {
-      ::alarm(time_limit);
-      ::setenv("TILEWRIGHT_MUTANT", id.c_str(), 1);
-      const std::string said = complaint(cases, mark, options);
+      switchboard.active = id;
+      const std::string said = first_complaint(cases, id, kernels);
       (void)!::write(ends[1], said.data(), said.size());
       ::_exit(said.empty() ? 0 : 1);
     }
@@ -211,6 +198,36 @@ int main(int count, char** arguments) try {
   }
   while (!running.empty())
     wait_for_one();
+}
+
+} // namespace
+
+int main(int count, char** arguments) try {
+  if (count < 3) {
+    std::cerr << "usage: mutation_judge FOLDER PROCESSES [--verbose] [--case NAME] [--seeds N] ID...\n";
+    return 2;
+  }
+  std::vector<int> ids;
+  bool verbose = false;
+  std::vector<std::string> only;
+  for (int i = 3; i < count; ++i)
+    if (arguments[i] == std::string("--verbose"))
+      verbose = true;
+    else if (arguments[i] == std::string("--case") && i + 1 < count)
+      only.emplace_back(arguments[++i]);
+    else if (arguments[i] == std::string("--seeds") && i + 1 < count)
+      seeds = std::strtoull(arguments[++i], nullptr, 10);
+    else
+      ids.push_back(std::atoi(arguments[i]));
+  char address[32];
+  std::snprintf(address, sizeof address, "%p", static_cast<void*>(&switchboard));
+  ::setenv("TILEWRIGHT_MUTANTS", address, 1);
+  const auto processes = static_cast<std::size_t>(std::max(1, std::atoi(arguments[2])));
+  CompiledKernels kernels(arguments[1]);
+  const std::vector<Judged> cases = prepare(kernels, processes, only, verbose);
+  for (const std::string& name : kernels.templates())
+    std::cout << "kernel " << name << "\n";
+  judge(ids, cases, kernels, processes);
   return 0;
 } catch (const std::exception& error) {
   std::cerr << error.what() << "\n";

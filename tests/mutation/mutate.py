@@ -1,19 +1,20 @@
 #!/usr/bin/env python3
 """Mutants of the kernels and device primitives: which of them do the tests notice?
 
-    mutate.py --judge build/tests/mutation/mutation_judge [--sample N] [--seed S] [--jobs J] [--list] [ID ...]
+    mutate.py --judge build/tests/mutation/mutation_judge [--sample N] [--seed S] [--jobs J] [--list] [--file TEXT] [ID ...]
 
 Each mutant removes or weakens one wait, barrier, fence, arrive, copy, store, parity, count, mask or bound. All of them
 are put into one copy of templates/, each behind a switch that a kernel looks up at run time (mutant schemata: Untch,
 Offutt and Harrold 1993), so kernels are compiled once for all mutants. Device headers that have a twin in
 templates/emulator are mutated there: that is what runs. survivors.txt holds the mutants that are known to survive, each
-with the reason; score.txt the least share of mutants that must be noticed. Exit status 1: below the score, or a survivor
-that is not explained.
+with the reason; score.txt the least share of mutants that must be noticed. A sample is drawn by the mutants' texts, so
+that a change elsewhere in the kernels leaves it as it was. Exit status 1: below the score, a kernel template that no
+case of the judge runs, or, where all mutants are run, a survivor that is not explained.
 """
 import argparse
+import hashlib
 import os
 import pathlib
-import random
 import re
 import shutil
 import subprocess
@@ -29,17 +30,29 @@ FILES = ["device/parking.cuh", "emulator/barrier.cuh", "emulator/cluster.cuh", "
          "emulator/tensor_copy.cuh", "emulator/thread.cuh", "emulator/warpgroup_matrix.cuh"]
 
 SWITCH = """
-// Put in by tests/mutation/mutate.py: whether the mutant of this number is switched on.
+// Put in by tests/mutation/mutate.py: whether the mutant of this number is switched on. Without one, the judge hears
+// which mutants' code was come by (the same Switchboard is in judge.cpp).
 extern "C" char* getenv(const char*) noexcept;
-extern "C" int atoi(const char*) noexcept;
+extern "C" unsigned long strtoul(const char*, char**, int) noexcept;
 namespace tilewright {
-inline int active_mutant = -1;
-inline int mutated(int number) {
-  if (active_mutant < 0) {
-    const char* const text = getenv("TILEWRIGHT_MUTANT");
-    active_mutant = text == nullptr ? 0 : atoi(text);
+struct Switchboard {
+  int active;
+  unsigned char reached[1 << 14];
+};
+inline Switchboard alone{-1, {}};
+inline Switchboard* find_switchboard() {
+  const char* const address = getenv("TILEWRIGHT_MUTANTS");
+  return address == nullptr ? &alone : reinterpret_cast<Switchboard*>(strtoul(address, nullptr, 16));
+}
+inline Switchboard* const switchboard = find_switchboard();
+constexpr int mutated(int number) {
+  if (__builtin_is_constant_evaluated()) {
+    return 0;
   }
-  return active_mutant == number ? 1 : 0;
+  if (switchboard->active == 0) {
+    switchboard->reached[number] = 1;
+  }
+  return switchboard->active == number ? 1 : 0;
 }
 } // namespace tilewright
 """
@@ -56,6 +69,11 @@ PENDING = re.compile(r"^\s*(?P<name>wait_for_(?:copies|products))<(?P<left>[^;]+
 RELATION = re.compile(r" (?P<sign><|>|<=|>=|==|!=) (?P<right>\w+)")
 CONDITION = re.compile(r"^\s*(?:\} else )?if \((?P<condition>.*)\) \{$")
 CHOICE = re.compile(r"(?<![=!<>])= (?P<flag>\w+) \? ")
+STEP = re.compile(r"\+= (?P<step>[^;]+)\) \{")
+SMALLER = re.compile(r"(?P<left>[\w.]+(?: - \w+)?) [<>] (?P<right>\w+) \? (?P=left) : (?P=right)")  # or the larger
+# Not mutated: which thread does what one thread has to do; limits of float32 numbers, which 1 more leaves as they are.
+CHOSEN = re.compile(r"(?:thread_index\(\)(?: % \w+)?|lane_index\(\)|\b(?:lane|lane % 4|thread|chunk|first_row)) [!=]= 0")
+FLOATS = ("exponential_limit", "lazy_growth", "tolerated_growth")
 SKIPPED = re.compile(r"constexpr|static_assert|^\s*#|^\s*//|asm |template <|^using |operator")
 
 
@@ -158,16 +176,33 @@ class Mutants:
                 insert(condition.end("condition"), "))", order=9)
             if "for (" in line and unrolled or "enum" in line:
                 continue  # a loop over registers
+            smaller = SMALLER.search(line)
+            if smaller:
+                id = self.new(name, number, "takes the other", line)
+                insert(smaller.start(), "(tilewright::mutated(%d) != 0) != (" % id)
+                insert(smaller.end("right"), ")")
+            chosen = [match.end() for match in CHOSEN.finditer(line)]
             for relation in RELATION.finditer(line):
-                if relation["right"] in ("nullptr", "true", "false", "State", "nobody") or "template" in line:
+                right = relation["right"]
+                if right in ("nullptr", "true", "false", "State", "nobody") + FLOATS or "template" in line:
                     continue
-                if "State::" in line:
+                if "State::" in line or relation.end() in chosen or smaller:
                     continue
                 loop = "for (" in line
-                more = relation["sign"] in ("<", ">=", "==", "!=")
+                if right == "negative_infinity":
+                    id = self.new(name, number, "compares with 0", line)
+                    insert(relation.start("right"), "(tilewright::mutated(%d) ? 0.f : " % id)
+                    insert(relation.end("right") + len("()"), ")")
+                    continue
                 if loop:
-                    more = False
-                id = self.new(name, number, "loop ends one early" if loop else "bound off by one: " + relation["sign"], line)
+                    step = STEP.search(line)
+                    if relation["sign"] == "!=":
+                        continue
+                    id = self.new(name, number, "loop ends one early", line)
+                    insert(relation.start("right"), "-(%s) * tilewright::mutated(%d) + " % (step["step"] if step else "1", id))
+                    continue
+                more = relation["sign"] in ("<", ">=", "==", "!=") and right != "no_limit"
+                id = self.new(name, number, "bound off by one: " + relation["sign"], line)
                 insert(relation.start("right"), "%stilewright::mutated(%d) + " % ("" if more else "-", id))
             choice = CHOICE.search(line)
             if choice:
@@ -205,13 +240,47 @@ def read_survivors():
     return reasons
 
 
+def sample(mutants, ids, count, seed):
+    """`count` of the ids, in an order that depends on nothing but the seed and each mutant's own text."""
+    seen, order = {}, []
+    for id in ids:
+        key = key_of(mutants[id - 1])
+        seen[key] = seen.get(key, 0) + 1
+        order.append((hashlib.sha256(("%d %s %d" % (seed, key, seen[key])).encode()).hexdigest(), id))
+    return sorted(id for _, id in sorted(order)[:count])
+
+
+def judge(options, ids, templates, kernels):
+    """What the judge says: {id: (verdict, reason)}, and the names of the kernel templates that it ran."""
+    environment = dict(os.environ, TILEWRIGHT_TEMPLATES=str(templates))
+    command = [options.judge, str(kernels), str(options.jobs)] + ["--verbose"] * options.verbose
+    command += ["--seeds", str(options.seeds)]
+    for case in options.case:
+        command += ["--case", case]
+    run = subprocess.run(command + [str(id) for id in ids], env=environment, stdout=subprocess.PIPE, text=True)
+    if run.returncode != 0:
+        sys.exit("the judge ended with status %d" % run.returncode)
+    verdicts, ran = {}, set()
+    for line in run.stdout.splitlines():
+        first, *rest = line.split(" ", 2)
+        if first == "kernel":
+            ran.add(rest[0])
+        else:
+            verdicts[int(first)] = (rest[0], rest[1] if len(rest) > 1 else "")
+    return verdicts, ran
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--judge", required=True)
     parser.add_argument("--sample", type=int, default=0)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--case", action="append", default=[], help="only cases whose name has this text")
+    parser.add_argument("--seeds", type=int, default=3, help="of the emulator, for each case")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--list", action="store_true")
+    parser.add_argument("--verbose", action="store_true", help="say what each mutant was noticed by")
+    parser.add_argument("--file", default="", help="only mutants of files whose name has this text")
     parser.add_argument("--keep", help="folder for templates and compiled kernels, kept")
     parser.add_argument("ids", nargs="*", type=int)
     options = parser.parse_args()
@@ -220,49 +289,47 @@ def main():
         shutil.rmtree(work / "templates", ignore_errors=True)
         work.mkdir(exist_ok=True)
         mutants = make_schemata(work / "templates")
-        ids = options.ids or list(range(1, len(mutants) + 1))
-        if options.sample:
-            ids = sorted(random.Random(options.seed).sample(ids, min(options.sample, len(ids))))
+        ids = options.ids or [id for id in range(1, len(mutants) + 1) if options.file in mutants[id - 1][0]]
+        reasons = read_survivors()
+        if options.sample: # of those that can be noticed
+            noticeable = [id for id in ids if key_of(mutants[id - 1]) not in reasons]
+            ids = sample(mutants, noticeable, options.sample, options.seed)
         if options.list:
             for id in ids:
                 print(id, "%s:%d | %s | %s" % mutants[id - 1])
             return 0
         kernels = work / "kernels"
         kernels.mkdir(mode=0o700, exist_ok=True)
-        environment = dict(os.environ, TILEWRIGHT_TEMPLATES=str(work / "templates"))
-        run = subprocess.run([options.judge, str(kernels), str(options.jobs), "0"] + [str(id) for id in ids],
-                             env=environment, stdout=subprocess.PIPE, text=True)
-        if run.returncode != 0:
-            return 1
-    verdicts = {}
-    for line in run.stdout.splitlines():
-        id, verdict, *said = line.split(" ", 2)
-        verdicts[int(id)] = (verdict, said[0] if said else "")
-    if verdicts[0][0] != "survived":
-        print("without a mutant the kernels are wrong: " + verdicts[0][1])
-        return 1
-    reasons = read_survivors()
+        verdicts, ran = judge(options, ids, work / "templates", kernels)
+    missing = [] if options.case else sorted({path.stem for path in (TEMPLATES / "kernels").glob("*.cu")} - ran)
+    if missing:
+        print("no case of tests/mutation/cases.cpp runs %s" % ", ".join(missing))
     least = float((HERE / "score.txt").read_text().split()[0])
-    killed, survived, unreached, unexplained = 0, 0, 0, 0
+    killed, equivalent, unexplained, unreached = 0, 0, 0, 0
     for id in ids:
         verdict, said = verdicts[id]
-        killed += verdict == "killed"
-        survived += verdict == "survived"
-        unreached += verdict == "unreached"
         known = reasons.get(key_of(mutants[id - 1]))
         place = "%s:%d | %s | %s" % mutants[id - 1]
-        if verdict == "survived" and known is None:
-            unexplained += 1
-            print("SURVIVED %d %s" % (id, place))
-        elif verdict != "killed":
-            print("%s %d %s%s" % (verdict, id, place, " (%s)" % known if known else ""))
-    judged = killed + survived
-    score = 100.0 * killed / judged if judged else 0.0
-    print("%d mutants: %d killed, %d survived (%d not explained), %d in no kernel of the judge; score %.1f %%, at least %.1f %%" %
-          (len(ids), killed, survived, unexplained, unreached, score, least))
+        killed += verdict == "killed"
+        if verdict == "killed":
+            if options.verbose or known:
+                print("killed %d %s: %s%s" % (id, place, said, " (not what survivors.txt says)" if known else ""))
+            continue
+        equivalent += known is not None
+        unexplained += known is None
+        unreached += verdict == "unreached"
+        print("%s %d %s%s" % (verdict if known else verdict.upper(), id, place, " (%s)" % known if known else ""))
+    # As usual, mutants that nothing could notice do not count.
+    judged = killed + unexplained
+    score = 100.0 * killed / judged if judged else 100.0
+    print("%d mutants: %d noticed (%.1f %% of all), %d survived with a reason, %d without (%d of both in code that no "
+          "case runs)" % (len(ids), killed, 100.0 * killed / len(ids), equivalent, unexplained, unreached))
     # A sample of n has a standard error of sqrt(least (100 - least) / n); two of them are allowed to it.
     slack = 2 * (least * (100 - least) / max(judged, 1)) ** 0.5 if options.sample else 0.0
-    return 0 if judged and score >= least - slack and unexplained == 0 else 1
+    print("score: %.1f %% of those that can be noticed; at least %.1f %%%s" %
+          (score, least, ", less %.1f for a sample" % slack if options.sample else ""))
+    explained = options.sample or options.ids or unexplained == 0
+    return 0 if score >= least - slack and explained and not missing else 1
 
 
 if __name__ == "__main__":
