@@ -11,7 +11,7 @@ namespace tilewright {
 
 namespace emulator {
 
-constexpr int matrix_rows = 8;       // of the matrices that ldmatrix loads
+constexpr int matrix_rows = 8; // of the matrices that ldmatrix loads
 
 /// Row r of matrix m has the address of lane 8 m + r; its word w is register m of lane 4 r + w.
 inline void load_matrices_of_warp(WarpExchange& exchange, Place place) {
