@@ -8,9 +8,7 @@
 #include "schedule/feasibility.hpp"
 #include "support_random_backward.hpp"
 #include "support_video_sparse.hpp"
-#if __has_include("support_video_sparse_backward.hpp") // the gradient of video sparse attention, once it is there
 #include "support_video_sparse_backward.hpp"
-#endif
 #include <tilewright/error.hpp>
 
 namespace tilewright::mutation {
@@ -158,7 +156,6 @@ CaseMaker video_sparse(std::string name, const Architecture& architecture, std::
           }};
 }
 
-#if __has_include("support_video_sparse_backward.hpp")
 CaseMaker video_sparse_gradient(std::string name, const Architecture& architecture, Layout layout, std::uint64_t seed) {
   return {name, [=] {
             testing::VideoSparseLimits limits;
@@ -177,7 +174,6 @@ CaseMaker video_sparse_gradient(std::string name, const Architecture& architectu
                 }};
           }};
 }
-#endif
 
 /// sm_86 has the least shared memory: strips of 16 x 1600 scores do not fit it.
 CaseMaker selection(std::string name, const testing::SelectSizes& sizes, const testing::SelectForm& form,
