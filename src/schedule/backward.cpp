@@ -51,7 +51,7 @@ std::int32_t least_registers(const Problem& problem, const Schedule& schedule) n
   return rows * (gradients * problem.head_dim + 2 * step_rows) / warp_size + everything_else;
 }
 
-void add_shape_reasons(Reasons& reasons, const Problem& problem, const Schedule& schedule) {
+void add_shape_reasons(Reasons& reasons, const Problem& problem, const Schedule& schedule, const Architecture& gpu) {
   const std::int32_t warps = schedule.warps, block_q = schedule.block_q, block_k = schedule.block_k;
   reasons.add_if(schedule.softmax != Softmax::online, "the backward pass has no softmax to choose: online");
   reasons.add_if(schedule.consumers != 0 || schedule.consumer_registers != 0 || schedule.producer_registers != 0 ||
@@ -75,6 +75,8 @@ void add_shape_reasons(Reasons& reasons, const Problem& problem, const Schedule&
                    "{}={} is not {} rows for each of {} warps", own, rows.own, of_keys ? "16" : "16 or 32", warps);
     // Seen with NVRTC 13.0. 16 rows a warp need far fewer registers.
     reasons.add_if(groups > 1 && problem.head_dim == 128, "32 rows a warp spill registers at head_dim=128");
+    reasons.add_if(of_keys && problem.head_dim == 128 && rows.step > 32 && (gpu.major == 10 || gpu.major == 11),
+                   "{}={} spills registers at head_dim=128 on {}", step, rows.step, to_string(gpu));
     reasons.add_if(rows.step != 32 && rows.step != 64 && rows.step != 128, "{}={} is not 32, 64 or 128", step,
                    rows.step);
     reasons.add_if(schedule.stages < 2 || schedule.stages > 4, "stages={} is not 2 to 4", schedule.stages);

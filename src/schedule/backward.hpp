@@ -18,7 +18,7 @@ std::int32_t shared_memory_bytes(const Problem& problem, const Schedule& schedul
 std::int32_t least_registers(const Problem& problem, const Schedule& schedule) noexcept;
 
 /// What the sm80 kernel's structure asks for.
-void add_shape_reasons(Reasons& reasons, const Problem& problem, const Schedule& schedule);
+void add_shape_reasons(Reasons& reasons, const Problem& problem, const Schedule& schedule, const Architecture& gpu);
 
 /// The best guess first; those that do not fit a problem or a GPU included.
 std::vector<Schedule> sm80_schedules(Operator op);

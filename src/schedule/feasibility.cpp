@@ -135,7 +135,7 @@ std::vector<std::string> reasons_against(const Problem& problem, const Schedule&
     return reasons.take();
   }
   if (is_backward(problem.op))
-    backward::add_shape_reasons(reasons, problem, schedule);
+    backward::add_shape_reasons(reasons, problem, schedule, gpu);
   else
     add_shape_reasons(reasons, problem, schedule);
   if (reasons.empty())

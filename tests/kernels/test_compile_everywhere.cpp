@@ -120,6 +120,12 @@ TEST_CASE("default backward kernels compile: sm_90") {
 TEST_CASE("default backward kernels compile: sm_100") {
   compile_all("sm_100", Family::sm80, Types::bf16, backward_problems(128));
 }
+TEST_CASE("default backward kernels compile: sm_103") {
+  compile_all("sm_103", Family::sm80, Types::bf16, backward_problems(128));
+}
+TEST_CASE("default backward kernels compile: sm_110") {
+  compile_all("sm_110", Family::sm80, Types::bf16, backward_problems(128));
+}
 TEST_CASE("default backward kernels compile: sm_120") {
   compile_all("sm_120", Family::sm80, Types::bf16, backward_problems(128));
 }
