@@ -232,7 +232,8 @@ def call_of(case, q, k, v, out, lse, lists):
     call = Call(q=q.data_ptr(), k=k.data_ptr(), v=v.data_ptr(), out=out.data_ptr(), lse=lse.data_ptr(), batch=1,
                 heads=case.heads, kv_heads=case.heads, tokens=case.tokens, head_dim=case.head_dim,
                 text_length=case.text, pattern=("dense", "sliding_tile", "block_list").index(case.pattern),
-                window_count=len(case.windows), neighbours_share=case.sharing, windows=ctypes.cast(windows, ctypes.c_void_p))
+                window_count=len(case.windows), windows=ctypes.cast(windows, ctypes.c_void_p),
+                neighbours_share=case.sharing)
     call.canvas[:] = case.canvas
     call.tile[:] = case.tile
     if lists:

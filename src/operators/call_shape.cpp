@@ -202,16 +202,6 @@ void check_sizes(const std::optional<TensorView>& sizes, const char* name, const
     check_equal(extent(*sizes, 0), name, shape.batch, "the batch");
 }
 
-/// A tensor of out's type and extents.
-void check_like_out(const TensorView& tensor, const char* name, const AttentionForward& call) {
-  check_tensor(tensor, name, call.q, call.layout);
-  for (int i = 0; i < tensor_rank; ++i)
-    if (extent(tensor, i) != extent(call.out, i))
-      refuse(fmt::format("{} has extent {} in dimension {} and out has {}", name, extent(tensor, i), i,
-                         extent(call.out, i)),
-             "the extents of out", "check the tensors' shapes");
-}
-
 void check_blend(const AttentionForward& call, const Pattern& pattern, const CallShape& shape) {
   const auto* lists = std::get_if<BlockList>(&pattern);
   if (!call.coarse) {
@@ -227,11 +217,9 @@ void check_blend(const AttentionForward& call, const Pattern& pattern, const Cal
   check_dense(*call.coarse, "coarse", DataType::float32,
               {shape.batch, shape.heads, problem::Tiling(lists->canvas, lists->tile).tile_count(), shape.head_dim});
   if (call.gate)
-    check_like_out(*call.gate, "gate", call);
-  if (call.fine) {
-    check_like_out(*call.fine, "fine", call);
-    check_written(*call.fine, "fine");
-  }
+    check_gradient(*call.gate, "gate", call.out, "out", call.layout, false);
+  if (call.fine)
+    check_gradient(*call.fine, "fine", call.out, "out", call.layout, true);
 }
 
 void apply(const BlockList& pattern, const AttentionForward& call, CallShape& shape) {

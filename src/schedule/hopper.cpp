@@ -72,8 +72,20 @@ void add_tile_reasons(Reasons& reasons, const Problem& problem, const Schedule& 
 }
 
 void add_resource_reasons(Reasons& reasons, const Problem& problem, const Schedule& schedule) {
+  add_processor_reasons(reasons, schedule, shared_memory_bytes(problem, schedule));
+  const std::int32_t at_launch = launch_registers(schedule);
+  reasons.add_if(at_launch < accumulators_at_launch, "{} registers at launch are fewer than the {} that wgmma needs",
+                 at_launch, accumulators_at_launch);
+  const std::int32_t least = least_registers(problem, schedule);
+  reasons.add_if(schedule.consumer_registers < least, "a consumer needs at least {} registers a thread, it has {}",
+                 least, schedule.consumer_registers);
+}
+
+} // namespace
+
+void add_processor_reasons(Reasons& reasons, const Schedule& schedule, std::int32_t shared) {
   const auto limits = *limits_of({9, 0, 'a'});
-  const std::int32_t shared = shared_memory_bytes(problem, schedule), blocks = schedule.blocks_per_processor;
+  const std::int32_t blocks = schedule.blocks_per_processor;
   reasons.add_if(shared > limits.shared_per_block, "it needs {} bytes of shared memory, a thread block has {}", shared,
                  limits.shared_per_block);
   reasons.add_if((shared + shared_reserved) * blocks > limits.shared_in_all,
@@ -90,13 +102,7 @@ void add_resource_reasons(Reasons& reasons, const Problem& problem, const Schedu
   reasons.add_if(schedule.consumers * consumer + producer > (1 + schedule.consumers) * at_launch,
                  "{} consumers with {} registers and a producer with {} need more than {} with the {} at launch",
                  schedule.consumers, consumer, producer, 1 + schedule.consumers, at_launch);
-  reasons.add_if(at_launch < accumulators_at_launch, "{} registers at launch are fewer than the {} that wgmma needs",
-                 at_launch, accumulators_at_launch);
-  const std::int32_t least = least_registers(problem, schedule);
-  reasons.add_if(consumer < least, "a consumer needs at least {} registers a thread, it has {}", least, consumer);
 }
-
-} // namespace
 
 bool is_linear(const Problem& problem) noexcept {
   return problem.layout == Layout::tiled || problem.pattern == PatternKind::dense;

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "schedule/reasons.hpp"
 #include <tilewright/problem.hpp>
 #include <tilewright/schedule.hpp>
 
@@ -28,6 +29,10 @@ bool is_merged(const Schedule& schedule) noexcept;
 /// How many of the query's columns a consumer holds in registers: as many as it has registers for. The rest stay in
 /// shared memory.
 std::int32_t query_columns_in_registers(const Problem& problem, const Schedule& schedule) noexcept;
+
+/// What a multiprocessor's shared memory and registers have against the schedule of a Hopper kernel, forward or
+/// backward, that needs so many bytes of shared memory.
+void add_processor_reasons(Reasons& reasons, const Schedule& schedule, std::int32_t shared);
 
 std::int32_t shared_memory_bytes(const Problem& problem, const Schedule& schedule) noexcept;
 

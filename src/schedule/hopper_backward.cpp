@@ -1,6 +1,5 @@
 #include "schedule/hopper_backward.hpp"
 
-#include "schedule/feasibility.hpp"
 #include "schedule/hopper.hpp"
 #include "schedule/reasons.hpp"
 
@@ -9,11 +8,9 @@ namespace {
 
 using hopper::consumer_rows;
 
-constexpr std::int32_t warpgroup_size = 128;
 constexpr std::int32_t element_bytes = 2;
 constexpr std::int32_t word_bytes = 4;
 constexpr std::int32_t barrier_bytes = 8;
-constexpr std::int32_t register_granularity = 8;
 
 bool of_keys(const Problem& problem) noexcept { return problem.op == Operator::attention_backward_key; }
 
@@ -49,29 +46,12 @@ void add_tile_reasons(Reasons& reasons, const Problem& problem, const Schedule& 
 }
 
 void add_resource_reasons(Reasons& reasons, const Problem& problem, const Schedule& schedule) {
-  const auto limits = *limits_of({9, 0, 'a'});
-  const std::int32_t shared = shared_memory_bytes(problem, schedule), blocks = schedule.blocks_per_processor;
-  reasons.add_if(shared > limits.shared_per_block, "it needs {} bytes of shared memory, a thread block has {}", shared,
-                 limits.shared_per_block);
-  reasons.add_if((shared + shared_reserved) * blocks > limits.shared_in_all,
-                 "{} thread blocks need {} bytes of shared memory, a multiprocessor has {}", blocks,
-                 (shared + shared_reserved) * blocks, limits.shared_in_all);
-  const std::int32_t consumers = schedule.consumers, consumer = schedule.consumer_registers,
-                     producer = schedule.producer_registers;
-  const std::int32_t at_launch =
-      registers_in_all / ((1 + consumers) * warpgroup_size * blocks) / register_granularity * register_granularity;
-  reasons.add_if(consumer % register_granularity != 0 || producer % register_granularity != 0,
-                 "registers {} and {} are no multiples of {}", consumer, producer, register_granularity);
-  reasons.add_if(producer < 24 || producer > at_launch || consumer < at_launch || consumer > 240,
-                 "registers {} and {} are not on the two sides of the {} at launch, from 24 to 240", consumer, producer,
-                 at_launch);
-  reasons.add_if(consumers * consumer + producer > (1 + consumers) * at_launch,
-                 "{} consumers with {} registers and a producer with {} need more than {} with the {} at launch",
-                 consumers, consumer, producer, 1 + consumers, at_launch);
+  hopper::add_processor_reasons(reasons, schedule, shared_memory_bytes(problem, schedule));
   constexpr std::int32_t scores = 64, everything_else = 16; // scores and their gradients; addresses, counters
   const std::int32_t gradients = of_keys(problem) ? 2 : 1, packed = 16; // of one product at a time
   const std::int32_t least = gradients * problem.head_dim / 2 + scores + packed + everything_else;
-  reasons.add_if(consumer < least, "a consumer needs at least {} registers a thread, it has {}", least, consumer);
+  reasons.add_if(schedule.consumer_registers < least, "a consumer needs at least {} registers a thread, it has {}",
+                 least, schedule.consumer_registers);
 }
 
 } // namespace

@@ -13,7 +13,7 @@ using namespace tilewright::schedule;
 
 namespace {
 
-using Reasons = std::vector<std::string>;
+using Texts = std::vector<std::string>;
 
 const Architecture hopper_gpu{9, 0, 0};
 
@@ -24,7 +24,7 @@ const Problem lists = problem("pattern=block_list,edges=full");
 const std::string three = "block_q=192,block_k=64,stages=4,blocks_per_processor=1,consumers=3,consumer_registers=152,"
                           "producer_registers=56,cluster=1,overlap=1,softmax=fixed";
 
-Reasons against(const Problem& of, const std::string& schedule, const Architecture& gpu = hopper_gpu) {
+Texts against(const Problem& of, const std::string& schedule, const Architecture& gpu = hopper_gpu) {
   return reasons_against(of, parse_schedule("family=sm90," + schedule), gpu);
 }
 
@@ -55,37 +55,36 @@ TEST_CASE("a box is what consecutive rows of a tile fill, wherever they begin at
 }
 
 TEST_CASE("the schedules that were measured have no reason against them") {
-  CHECK(against(sliding, three) == Reasons{});
-  CHECK(against(sliding, with({{"cluster", "2"}, {"stages", "5"}})) == Reasons{});
-  CHECK(against(lists, with({{"block_q", "64"}, {"overlap", "0"}, {"stages", "5"}})) == Reasons{});
+  CHECK(against(sliding, three) == Texts{});
+  CHECK(against(sliding, with({{"cluster", "2"}, {"stages", "5"}})) == Texts{});
+  CHECK(against(lists, with({{"block_q", "64"}, {"overlap", "0"}, {"stages", "5"}})) == Texts{});
   CHECK(shared_memory_bytes(sliding, parse_schedule("family=sm90," + three)) == 180460);
 }
 
 TEST_CASE("reasons against schedules of the family say what does not fit") {
   CHECK(against(sliding, three, {10, 0, 0}) ==
-        Reasons{"family sm90 needs compute capability 9.0 (sm_90a), this is sm_100"});
-  CHECK(against(lists, three) == Reasons{"block_q=192 does not divide the tile of 64 tokens"});
+        Texts{"family sm90 needs compute capability 9.0 (sm_90a), this is sm_100"});
+  CHECK(against(lists, three) == Texts{"block_q=192 does not divide the tile of 64 tokens"});
   CHECK(against(sliding, with({{"consumers", "2"}})) ==
-        Reasons{"block_q=192 is neither 64 for each of 2 consumers nor 128 for all"});
-  CHECK(against(lists, with({{"block_q", "64"}, {"stages", "2"}})) ==
-        Reasons{"merged lists (block_q=64) need 3 stages"});
+        Texts{"block_q=192 is neither 64 for each of 2 consumers nor 128 for all"});
+  CHECK(against(lists, with({{"block_q", "64"}, {"stages", "2"}})) == Texts{"merged lists (block_q=64) need 3 stages"});
   CHECK(against(lists, with({{"block_q", "64"}, {"overlap", "0"}, {"cluster", "2"}})) ==
-        Reasons{"merged lists (block_q=64) do without clusters"});
-  CHECK(against(sliding, with({{"stages", "1"}})) == Reasons{"overlap needs 2 stages"});
+        Texts{"merged lists (block_q=64) do without clusters"});
+  CHECK(against(sliding, with({{"stages", "1"}})) == Texts{"overlap needs 2 stages"});
   CHECK(against(sliding, with({{"stages", "6"}})) ==
-        Reasons{"it needs 246084 bytes of shared memory, a thread block has 232448",
-                "1 thread blocks need 247108 bytes of shared memory, a multiprocessor has 233472"});
+        Texts{"it needs 246084 bytes of shared memory, a thread block has 232448",
+              "1 thread blocks need 247108 bytes of shared memory, a multiprocessor has 233472"});
   CHECK(against(sliding, with({{"consumer_registers", "160"}})) ==
-        Reasons{"3 consumers with 160 registers and a producer with 56 need more than 4 with the 128 at launch"});
+        Texts{"3 consumers with 160 registers and a producer with 56 need more than 4 with the 128 at launch"});
   CHECK(against(sliding, with({{"block_k", "128"}, {"stages", "2"}})) ==
-        Reasons{"a consumer needs at least 192 registers a thread, it has 152"});
+        Texts{"a consumer needs at least 192 registers a thread, it has 152"});
   CHECK(against(problem("pattern=dense,edges=full"), with({{"block_k", "128"}})) ==
-        Reasons{"block_k=128 is not the 64 of dense problems"});
+        Texts{"block_k=128 is not the 64 of dense problems"});
   CHECK(against(problem("pattern=sliding_tile,tile=3x8x8,text=0,edges=full"), with({{"cluster", "2"}})) ==
-        Reasons{"a cluster of 2 does not divide the tile's 1 query blocks, which share their keys"});
+        Texts{"a cluster of 2 does not divide the tile's 1 query blocks, which share their keys"});
   CHECK(against(problem("pattern=sliding_tile,tile=4x4x12,text=0,edges=full"), three) ==
-        Reasons{"64 rows of a tile of 4x4x12 fill no box", "64 rows of a tile of 4x4x12 fill no box"});
-  CHECK(against(problem("pattern=sliding_tile,tile=4x4x12,text=0,edges=full,layout=tiled"), three) == Reasons{});
+        Texts{"64 rows of a tile of 4x4x12 fill no box", "64 rows of a tile of 4x4x12 fill no box"});
+  CHECK(against(problem("pattern=sliding_tile,tile=4x4x12,text=0,edges=full,layout=tiled"), three) == Texts{});
 }
 
 TEST_CASE("defaults on Hopper: three consumers on one list, two, or lists of their own; else the generic family") {
