@@ -24,8 +24,8 @@ public:
 
   /// Waits for the next key block of this consumer.
   TILEWRIGHT_DEVICE KeyStage take() {
-    KeyStage taken;
     uint32_t note;
+    RingPlace from = place_;
     if constexpr (merged) {
       if (!looked_) {
         wait(shared_.queue_full(consumer_, place_.stage), place_.parity);
@@ -33,19 +33,15 @@ public:
       }
       looked_ = false;
       note = uniform(entry_);
-      taken.stage = static_cast<int>(note >> 8 & 0xff);
-      taken.parity = note >> 16;
-      wait(shared_.key_full(taken.stage), taken.parity);
+      from = queued_place(note);
+      wait(shared_.key_full(from.stage), from.parity);
     } else {
-      taken.stage = place_.stage;
-      taken.parity = place_.parity;
-      wait(shared_.key_full(taken.stage), taken.parity);
-      note = uniform_shared_word(shared_.note(taken.stage));
+      wait(shared_.key_full(from.stage), from.parity);
+      note = uniform_shared_word(shared_.note(from.stage));
     }
     place_.advance();
-    taken.last = (note & note_last) != 0;
-    taken.masked = (TileRows<KeyTile>::may_be_partial || bubbles) && (note & note_masked) != 0;
-    return taken;
+    const bool may_be_masked = TileRows<KeyTile>::may_be_partial || bubbles;
+    return {from.stage, from.parity, (note & note_last) != 0, may_be_masked && (note & note_masked) != 0};
   }
 
   /// Reads the next block's entry of the queue if it is there: then it need not be waited for when the block is taken.
@@ -204,15 +200,9 @@ TILEWRIGHT_DEVICE void consume(const KernelArguments& arguments, const Shared& s
         });
   };
 
-  uint32_t query_parity = 0;
-  // Returns the number of the next query block, once its rows are there.
-  const auto next_query = [&] {
-    wait(shared.query_full(consumer), query_parity);
-    query_parity ^= 1;
-    return static_cast<int>(uniform_shared_word(shared.query_note(consumer)));
-  };
+  OwnRows own_rows(shared.own_place(consumer));
   // No condition stands around the inner loop: the compiler would keep addresses in vector registers.
-  while (next_query() != no_more_queries) {
+  while (own_rows.next() != no_more_rows) {
 #pragma unroll
     for (int i = 0; i < output_registers; ++i) {
       state.output[i] = 0.f;
@@ -256,7 +246,7 @@ TILEWRIGHT_DEVICE void consume(const KernelArguments& arguments, const Shared& s
     }
     issue_output(taken);
     finish_output(taken);
-    store_result(arguments, shared, state, consumer);
+    store_result(arguments, shared, state, own_rows, consumer);
   }
   if (thread_index() % warpgroup_size == 0) {
     wait_for_box_copies();

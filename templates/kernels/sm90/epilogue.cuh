@@ -21,13 +21,12 @@ TILEWRIGHT_DEVICE bool has_memory(const QueryBlock& query, int row, const TokenG
 
 /// The consumer's rows pass through its own query's shared memory, which is then handed back.
 TILEWRIGHT_DEVICE void store_result(const KernelArguments& arguments, const Shared& shared, RowState& state,
-                                    int consumer) {
+                                    const OwnRows& own_rows, int consumer) {
   // Derived anew: kept, what this needs would hold registers around the main loop.
   const int thread = opaque(thread_index()) % warpgroup_size;
   const int lane = thread % warp_size, warp = thread / warp_size;
   const AttentionParameters& p = arguments.call.attention;
-  const QueryBlock query =
-      pattern_query_block(arguments.call, static_cast<int>(uniform_shared_word(shared.query_note(consumer))));
+  const QueryBlock query = pattern_query_block(arguments.call, own_rows.block());
   const int first_row = merged ? 0 : consumer * consumer_rows;
   const QueryShared staging = shared.query(consumer);
 
@@ -108,7 +107,7 @@ TILEWRIGHT_DEVICE void store_result(const KernelArguments& arguments, const Shar
     }
     commit_box_copies();
     wait_for_box_sources();
-    arrive(shared.query_empty(consumer));
+    own_rows.hand_back();
   }
 }
 

@@ -20,14 +20,9 @@ TILEWRIGHT_DEVICE void load_query(const KernelArguments& arguments, const QueryB
   }
 }
 
-/// Brings every consumer's query rows, and their query block's number, as soon as the consumer has handed back the
-/// place of the last ones.
+/// Brings every consumer's query rows.
 TILEWRIGHT_DEVICE void load_queries(const KernelArguments& arguments, const Shared& shared) {
-  uint32_t parities = 0; // of each consumer's phase, a bit each
-  const auto wait_for_place = [&](int consumer) {
-    wait(shared.query_empty(consumer), (parities >> consumer & 1) ^ 1);
-    parities ^= 1u << consumer;
-  };
+  OwnPlaces places(shared);
   for (WorkList work(arguments.work); !work.done(); work.advance()) {
 #pragma unroll 1
     for (int consumer = 0; consumer < config::consumers; ++consumer) {
@@ -39,23 +34,12 @@ TILEWRIGHT_DEVICE void load_queries(const KernelArguments& arguments, const Shar
       if (!has_work(arguments, query)) {
         continue;
       }
-      wait_for_place(consumer);
-      if (elect_lane()) {
-        store_shared(shared.query_note(consumer), static_cast<uint32_t>(index));
-        arrive_expecting(shared.query_full(consumer), QueryShared::bytes);
-        load_query(arguments, query, merged ? 0 : consumer * consumer_rows, shared.query(consumer),
-                   shared.query_full(consumer));
-      }
+      places.fill(consumer, index, QueryShared::bytes, [&](SharedAddress full) {
+        load_query(arguments, query, merged ? 0 : consumer * consumer_rows, shared.query(consumer), full);
+      });
     }
   }
-#pragma unroll 1
-  for (int consumer = 0; consumer < config::consumers; ++consumer) {
-    wait_for_place(consumer);
-    if (elect_lane()) {
-      store_shared(shared.query_note(consumer), static_cast<uint32_t>(no_more_queries));
-      arrive(shared.query_full(consumer));
-    }
-  }
+  places.close();
 }
 
 /// One step of a walk through the keys, all that its copies need.
@@ -72,20 +56,8 @@ struct KeyStep {
       : KeyStep(keys.text(), keys.tile(), keys.rows(), keys.first_row()) {}
 };
 
-/// Leaves beside a stage what its consumers have to know. All lanes; before the copies' arrival, by the same lane.
-TILEWRIGHT_DEVICE void write_note(SharedAddress note, const KeyStep& step, bool last) {
-  if (TileRows<KeyTile>::may_be_partial && step.masked) {
-#pragma unroll
-    for (int word = 0; word < mask_words; ++word) {
-      const uint32_t bits = vote(step.rows.contains(step.first_row + word * 32 + lane_index()));
-      if (elect_lane()) {
-        store_shared(note + 4 + word * 4, bits);
-      }
-    }
-  }
-  if (elect_lane()) {
-    store_shared(note, (last ? note_last : 0u) | (step.masked ? note_masked : 0u));
-  }
+TILEWRIGHT_DEVICE void write_key_note(SharedAddress note, const KeyStep& step, bool last) {
+  write_note<config::block_k, TileRows<KeyTile>::may_be_partial>(note, step, last);
 }
 
 /// Waits until the stage's keys may be overwritten, and its note: where values are masked too, it is needed as long as
@@ -161,7 +133,7 @@ TILEWRIGHT_DEVICE void load_keys(const KernelArguments& arguments, const Shared&
       const KeyStep step(keys);
       keys.advance();
       wait_for_keys_to_leave(shared, key_ring);
-      write_note(shared.note(key_ring.stage), step, keys.done());
+      write_key_note(shared.note(key_ring.stage), step, keys.done());
       if (elect_lane()) {
         load_block(shared.key(key_ring.stage), key, step, shared.key_full(key_ring.stage));
       }

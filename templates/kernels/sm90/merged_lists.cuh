@@ -264,7 +264,7 @@ public:
       }
     }
     wait_for_keys(owners);
-    write_note(shared_.note(ring_.stage), step, false);
+    write_key_note(shared_.note(ring_.stage), step, false);
     if (elect_lane()) {
       load_block(shared_.key(ring_.stage), key, step, shared_.key_full(ring_.stage));
     }
@@ -332,8 +332,7 @@ private:
     const int lane = lane_index();
     if (lane < config::consumers && (owners >> lane & 1) != 0) {
       store_shared(shared_.queue_entry(lane, queue_.stage),
-                   ((ends >> lane & 1) != 0 ? note_last : 0u) | (masked ? note_masked : 0u) |
-                       static_cast<uint32_t>(ring_.stage) << 8 | ring_.parity << 16);
+                   queue_entry(note_flags((ends >> lane & 1) != 0, masked), ring_));
       arrive(shared_.queue_full(lane, queue_.stage));
       queue_.advance();
     }

@@ -3,11 +3,9 @@
 
 #include "pattern.cuh"
 
-#include "device/barrier.cuh"
-#include "device/copy.cuh"
 #include "device/shared_tile.cuh"
-#include "device/warpgroup.cuh"
 #include "kernels/mapped_attention_parameters.cuh"
+#include "kernels/sm90/own_rows.cuh"
 #include "kernels/sm90/ring.cuh"
 
 namespace tilewright {
@@ -32,20 +30,14 @@ using QueryShared = SharedTile<consumer_rows, config::head_dim>; // of one consu
 using KeyShared = SharedTile<config::block_k, config::head_dim>; // one stage's keys, or values
 constexpr int panels = config::head_dim / KeyShared::panel_columns;
 
-// Keys and values travel through a ring of stages. A stage's note tells the consumers what they cannot know: whether
-// the walk through the keys ends there, and which of its keys do not exist.
+// Keys and values travel through a ring of stages, merged lists' consumers have a queue each beside it (ring.cuh).
 constexpr int mask_words = config::block_k / 32;
-constexpr int note_bytes = (1 + mask_words) * 4; // flags, then a bit for each key that exists
-constexpr uint32_t note_last = 1;                // the item's last key block
-constexpr uint32_t note_masked = 2;              // some keys do not exist
-// With merged lists a consumer is told by a queue which stages are its own: flags | stage << 8 | parity << 16.
+constexpr int stage_note_bytes = note_bytes<config::block_k>;
 constexpr int queue_slots = merged ? config::stages : 0;
-// Their lists are looked at a window at a time, and reach the loader as batches of steps (merged_lists.cuh).
+// The merged lists are looked at a window at a time, and reach the loader as batches of steps (merged_lists.cuh).
 constexpr int window_tiles = warp_size * 32; // a word a lane, a bit a key tile
 constexpr int batch_slots = merged ? 2 : 0;
 constexpr uint32_t batch_last = 1u << 31; // in a batch's note, which else is the number of its steps: the item ends
-// A consumer's query note is the number of its query block, or:
-constexpr int no_more_queries = -1;
 
 // In the tiled layout a tile's padding rows may hold anything, NaN too, and 0 * NaN is NaN: consumers zero such values.
 // (Elsewhere keys that do not exist are outside the tensor map and arrive as zeros.)
@@ -63,7 +55,7 @@ struct Shared {
   static constexpr uint32_t queue_barriers = stage_barriers + 4 * config::stages * barrier_bytes;
   static constexpr uint32_t batch_barriers = queue_barriers + config::consumers * queue_slots * barrier_bytes;
   static constexpr uint32_t notes = batch_barriers + 2 * batch_slots * barrier_bytes;
-  static constexpr uint32_t query_notes = notes + config::stages * note_bytes;
+  static constexpr uint32_t query_notes = notes + config::stages * stage_note_bytes;
   static constexpr uint32_t queue = query_notes + config::consumers * 4;
   static constexpr uint32_t batches = queue + config::consumers * queue_slots * 4;
   static constexpr int batch_words = warp_size + 1; // steps, and the note
@@ -79,8 +71,10 @@ struct Shared {
   TILEWRIGHT_DEVICE KeyShared key(int stage) const { return {at(keys, stage, KeyShared::bytes)}; }
   TILEWRIGHT_DEVICE KeyShared value(int stage) const { return {at(values, stage, KeyShared::bytes)}; }
 
-  TILEWRIGHT_DEVICE SharedAddress query_full(int consumer) const { return at(query_barriers, consumer, barrier_bytes); }
-  TILEWRIGHT_DEVICE SharedAddress query_empty(int consumer) const { return query_full(config::consumers + consumer); }
+  TILEWRIGHT_DEVICE OwnPlace own_place(int consumer) const {
+    return {at(query_barriers, consumer, barrier_bytes),
+            at(query_barriers, config::consumers + consumer, barrier_bytes), at(query_notes, consumer, 4)};
+  }
   TILEWRIGHT_DEVICE SharedAddress key_full(int stage) const { return at(stage_barriers, stage, barrier_bytes); }
   TILEWRIGHT_DEVICE SharedAddress key_empty(int stage) const { return key_full(config::stages + stage); }
   TILEWRIGHT_DEVICE SharedAddress value_full(int stage) const { return key_full(2 * config::stages + stage); }
@@ -92,9 +86,8 @@ struct Shared {
   TILEWRIGHT_DEVICE SharedAddress batch_full(int slot) const { return at(batch_barriers, slot, barrier_bytes); }
   TILEWRIGHT_DEVICE SharedAddress batch_empty(int slot) const { return batch_full(batch_slots + slot); }
 
-  TILEWRIGHT_DEVICE SharedAddress note(int stage) const { return at(notes, stage, note_bytes); }
+  TILEWRIGHT_DEVICE SharedAddress note(int stage) const { return at(notes, stage, stage_note_bytes); }
   TILEWRIGHT_DEVICE SharedAddress key_mask(int stage) const { return note(stage) + 4; }
-  TILEWRIGHT_DEVICE SharedAddress query_note(int consumer) const { return at(query_notes, consumer, 4); }
   TILEWRIGHT_DEVICE SharedAddress queue_entry(int consumer, int slot) const {
     return at(queue, consumer * queue_slots + slot, 4);
   }
@@ -110,8 +103,7 @@ struct Shared {
   /// One thread, once, before the others begin.
   TILEWRIGHT_DEVICE void initialize() const {
     for (int consumer = 0; consumer < config::consumers; ++consumer) {
-      initialize_barrier(query_full(consumer), 1);
-      initialize_barrier(query_empty(consumer), 1);
+      own_place(consumer).initialize();
       for (int slot = 0; slot < queue_slots; ++slot) {
         initialize_barrier(queue_full(consumer, slot), 1);
       }

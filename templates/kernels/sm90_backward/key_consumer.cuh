@@ -48,13 +48,8 @@ TILEWRIGHT_DEVICE void consume(const KernelArguments& arguments, const Shared& s
   Scores scores, score_gradients;
   Packed probabilities, packed_gradients;
 
-  uint32_t own_parity = 0;
-  const auto next_rows = [&] {
-    wait(shared.own_full(consumer), own_parity);
-    own_parity ^= 1;
-    return static_cast<int>(uniform_shared_word(shared.own_note(consumer)));
-  };
-  while (next_rows() != no_more_work) {
+  OwnRows own_rows(shared.own_place(consumer));
+  while (own_rows.next() != no_more_rows) {
     clear(key_gradient);
     clear(value_gradient);
     Stage taken;
@@ -65,13 +60,7 @@ TILEWRIGHT_DEVICE void consume(const KernelArguments& arguments, const Shared& s
       if (rows_may_be_padding && taken.masked) {
         clear_missing_rows(shared, taken.stage, consumer);
       }
-      pin(scores);
-      pin(score_gradients);
-      fence_products();
-      multiply_rows(scores, key, query);
-      multiply_rows(score_gradients, value, output_gradient);
-      wait_for_products<1>();
-      pin(scores);
+      issue_score_products(scores, score_gradients, shared, consumer, taken.stage);
       exponentiate_columns(scores, shared.exponents(taken.stage), scale); // beside V dO^T
       pin(scores);
       wait_for_products<0>();
@@ -96,12 +85,12 @@ TILEWRIGHT_DEVICE void consume(const KernelArguments& arguments, const Shared& s
     } while (!taken.last);
 
     const int thread = opaque(thread_index()) % warpgroup_size;
-    const OwnBlock own = own_block(arguments, static_cast<int>(uniform_shared_word(shared.own_note(consumer))));
+    const OwnBlock own = own_block(arguments, own_rows.block());
     const int first_row = merged ? 0 : consumer * consumer_rows;
     stage_gradient(key, key_gradient, arguments.backward.backward.scale, own_share(arguments, own, 0), own, first_row,
                    thread);
     stage_gradient(value, value_gradient, 1.f, own_share(arguments, own, 1), own, first_row, thread);
-    store_gradients(arguments, shared, own, first_row, consumer, thread);
+    store_gradients(arguments, shared, own_rows, own, first_row, consumer, thread);
   }
   if (thread_index() % warpgroup_size == 0) {
     wait_for_box_copies();

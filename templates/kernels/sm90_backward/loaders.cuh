@@ -16,13 +16,9 @@ TILEWRIGHT_DEVICE void load_rows(RowsShared tile, const HeadBoxes& boxes, bool t
   }
 }
 
-/// Brings every consumer's own rows, and their block's number, as soon as it has handed back the place of the last.
+/// Brings every consumer's own rows.
 TILEWRIGHT_DEVICE void load_own_rows(const KernelArguments& arguments, const Shared& shared) {
-  uint32_t parities = 0; // of each consumer's phase, a bit each
-  const auto wait_for_place = [&](int consumer) {
-    wait(shared.own_empty(consumer), (parities >> consumer & 1) ^ 1);
-    parities ^= 1u << consumer;
-  };
+  OwnPlaces places(shared);
   for (WorkList work(arguments); !work.done(); work.advance()) {
 #pragma unroll 1
     for (int consumer = 0; consumer < config::consumers; ++consumer) {
@@ -34,30 +30,19 @@ TILEWRIGHT_DEVICE void load_own_rows(const KernelArguments& arguments, const Sha
       if (!has_work(arguments, own)) {
         continue;
       }
-      wait_for_place(consumer);
-      if (elect_lane()) {
-        const SharedAddress barrier = shared.own_full(consumer);
-        store_shared(shared.own_note(consumer), static_cast<uint32_t>(index));
-        arrive_expecting(barrier, 2 * RowsShared::bytes);
+      places.fill(consumer, index, 2 * RowsShared::bytes, [&](SharedAddress full) {
         const int row = own.first_row + (merged ? 0 : consumer * consumer_rows);
 #pragma unroll
         for (int which = 0; which < 2; ++which) {
           const HeadBoxes boxes(arguments.video.own[which], arguments.text.own[which], arguments.own_heads[which],
                                 own.batch, own_head(own));
           load_rows(shared.own(consumer, which), boxes, own.text, boxes.origin(own.text, own.position, own.rows, row),
-                    barrier);
+                    full);
         }
-      }
+      });
     }
   }
-#pragma unroll 1
-  for (int consumer = 0; consumer < config::consumers; ++consumer) {
-    wait_for_place(consumer);
-    if (elect_lane()) {
-      store_shared(shared.own_note(consumer), static_cast<uint32_t>(no_more_work));
-      arrive(shared.own_full(consumer));
-    }
-  }
+  places.close();
 }
 
 /// One step of a walk, all that its copies need.
@@ -98,18 +83,9 @@ constexpr bool masks_needed = TileRows<WalkedTile>::may_be_partial && (!walked_s
 /// Fills a stage that is empty. All lanes. others: consumers that do not need it, for whom it is handed back at once.
 TILEWRIGHT_DEVICE void load_step(const KernelArguments& arguments, const Shared& shared, int stage, int batch,
                                  const Step& step, bool last, int others) {
-  const SharedAddress note = shared.note(stage), barrier = shared.full(stage);
-  if (masks_needed && step.masked) {
-#pragma unroll
-    for (int word = 0; word < mask_words; ++word) {
-      const uint32_t bits = vote(step.rows.contains(step.first_row + word * 32 + lane_index()));
-      if (elect_lane()) {
-        store_shared(note + 4 + word * 4, bits);
-      }
-    }
-  }
+  const SharedAddress barrier = shared.full(stage);
+  write_note<step_rows, masks_needed>(shared.note(stage), step, last);
   if (elect_lane()) {
-    store_shared(note, (last ? note_last : 0u) | (step.masked ? note_masked : 0u));
     if (others > 0) {
       arrive(shared.empty(stage), others * warps_per_warpgroup);
     }
@@ -185,9 +161,7 @@ TILEWRIGHT_DEVICE void load_merged_rows(const KernelArguments& arguments, const 
       wait(shared.empty(ring.stage), ring.parity ^ 1);
       load_step(arguments, shared, ring.stage, batch, step, false, config::consumers - count_bits(owners));
       if (mine) {
-        store_shared(shared.queue_entry(lane, queue.stage),
-                     (walk.done() ? note_last : 0u) | (step.masked ? note_masked : 0u) |
-                         static_cast<uint32_t>(ring.stage) << 8 | ring.parity << 16);
+        store_shared(shared.queue_entry(lane, queue.stage), queue_entry(note_flags(walk.done(), step.masked), ring));
         arrive(shared.queue_full(lane, queue.stage));
         queue.advance();
       }

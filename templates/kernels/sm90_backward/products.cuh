@@ -29,22 +29,19 @@ public:
 
   /// Waits for the next step of this consumer.
   TILEWRIGHT_DEVICE Stage take() {
-    Stage taken;
     uint32_t note;
+    RingPlace from = place_;
     if constexpr (merged) {
       wait(shared_.queue_full(consumer_, place_.stage), place_.parity);
       note = uniform_shared_word(shared_.queue_entry(consumer_, place_.stage));
-      taken.stage = static_cast<int>(note >> 8 & 0xff);
-      wait(shared_.full(taken.stage), note >> 16);
+      from = queued_place(note);
+      wait(shared_.full(from.stage), from.parity);
     } else {
-      taken.stage = place_.stage;
-      wait(shared_.full(taken.stage), place_.parity);
-      note = uniform_shared_word(shared_.note(taken.stage));
+      wait(shared_.full(from.stage), from.parity);
+      note = uniform_shared_word(shared_.note(from.stage));
     }
     place_.advance();
-    taken.last = (note & note_last) != 0;
-    taken.masked = TileRows<WalkedTile>::may_be_partial && (note & note_masked) != 0;
-    return taken;
+    return {from.stage, (note & note_last) != 0, TileRows<WalkedTile>::may_be_partial && (note & note_masked) != 0};
   }
 
   TILEWRIGHT_DEVICE void release(const Stage& taken) const {
@@ -85,6 +82,18 @@ TILEWRIGHT_DEVICE void multiply_packed(Gradient& d, const Packed& a, RowsShared 
     multiply_registers<Element, true>(d, &a[row / 4], right);
   }
   commit_products();
+}
+
+/// Issues scores = own[0] walked[0]^T and score_gradients = own[1] walked[1]^T, and waits for the scores alone.
+TILEWRIGHT_DEVICE void issue_score_products(Scores& scores, Scores& score_gradients, const Shared& shared, int consumer,
+                                            int stage) {
+  pin(scores);
+  pin(score_gradients);
+  fence_products();
+  multiply_rows(scores, shared.own(consumer, 0), shared.walked(stage, 0));
+  multiply_rows(score_gradients, shared.own(consumer, 1), shared.walked(stage, 1));
+  wait_for_products<1>();
+  pin(scores);
 }
 
 TILEWRIGHT_DEVICE void pack_scores(Packed& packed, const Scores& scores) {
@@ -143,8 +152,8 @@ TILEWRIGHT_DEVICE const float* own_share(const KernelArguments& arguments, const
 }
 
 /// From shared memory to the gradients' tensors; hands the rows' place back. All threads, after staging.
-TILEWRIGHT_DEVICE void store_gradients(const KernelArguments& arguments, const Shared& shared, const OwnBlock& own,
-                                       int first_row, int consumer, int thread) {
+TILEWRIGHT_DEVICE void store_gradients(const KernelArguments& arguments, const Shared& shared, const OwnRows& own_rows,
+                                       const OwnBlock& own, int first_row, int consumer, int thread) {
   fence_shared_for_copies();
   synchronize_consumer(consumer);
   if (thread != 0) {
@@ -164,7 +173,7 @@ TILEWRIGHT_DEVICE void store_gradients(const KernelArguments& arguments, const S
   }
   commit_box_copies();
   wait_for_box_sources();
-  arrive(shared.own_empty(consumer));
+  own_rows.hand_back();
 }
 
 } // namespace tilewright

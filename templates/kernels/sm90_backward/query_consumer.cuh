@@ -49,41 +49,26 @@ TILEWRIGHT_DEVICE void mask_probabilities(Scores& probabilities, SharedAddress m
 
 TILEWRIGHT_DEVICE void consume(const KernelArguments& arguments, const Shared& shared, int consumer) {
   const float scale = arguments.backward.call.attention.scale_log2;
-  const RowsShared query = shared.own(consumer, 0), output_gradient = shared.own(consumer, 1);
+  const RowsShared query = shared.own(consumer, 0);
   const int first_row = merged ? 0 : consumer * consumer_rows;
   Stages stages(shared, consumer);
   Gradient query_gradient;
   Scores scores, score_gradients;
   Packed packed_gradients;
 
-  uint32_t own_parity = 0;
-  const auto next_rows = [&] {
-    wait(shared.own_full(consumer), own_parity);
-    own_parity ^= 1;
-    return static_cast<int>(uniform_shared_word(shared.own_note(consumer)));
-  };
-  while (true) {
-    const int index = next_rows();
-    if (index == no_more_work) {
-      break;
-    }
-    const OwnStatistics statistics = own_statistics(arguments, index, first_row);
+  OwnRows own_rows(shared.own_place(consumer));
+  while (own_rows.next() != no_more_rows) {
+    const OwnStatistics statistics = own_statistics(arguments, own_rows.block(), first_row);
     clear(query_gradient);
     Stage taken;
 #pragma unroll 1
     do {
       taken = stages.take();
-      const RowsShared key = shared.walked(taken.stage, 0), value = shared.walked(taken.stage, 1);
+      const RowsShared key = shared.walked(taken.stage, 0);
       if (rows_may_be_padding && taken.masked) {
         clear_missing_rows(shared, taken.stage, consumer);
       }
-      pin(scores);
-      pin(score_gradients);
-      fence_products();
-      multiply_rows(scores, query, key);
-      multiply_rows(score_gradients, output_gradient, value);
-      wait_for_products<1>();
-      pin(scores);
+      issue_score_products(scores, score_gradients, shared, consumer, taken.stage);
 #pragma unroll
       for (int i = 0; i < step_rows / 2; ++i) {
         scores[i] = exp2_approximate(fused_multiply_add(scores[i], scale, statistics.exponent[i / 2 % 2]));
@@ -110,10 +95,10 @@ TILEWRIGHT_DEVICE void consume(const KernelArguments& arguments, const Shared& s
     } while (!taken.last);
 
     const int thread = opaque(thread_index()) % warpgroup_size;
-    const OwnBlock own = own_block(arguments, static_cast<int>(uniform_shared_word(shared.own_note(consumer))));
+    const OwnBlock own = own_block(arguments, own_rows.block());
     stage_gradient(query, query_gradient, arguments.backward.backward.scale, own_share(arguments, own, 0), own,
                    first_row, thread);
-    store_gradients(arguments, shared, own, first_row, consumer, thread);
+    store_gradients(arguments, shared, own_rows, own, first_row, consumer, thread);
   }
   if (thread_index() % warpgroup_size == 0) {
     wait_for_box_copies();

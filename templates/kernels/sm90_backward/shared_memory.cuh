@@ -2,10 +2,8 @@
 // its sides (key_sides.cuh, query_sides.cuh) before: which rows a consumer owns, and which it walks through.
 #pragma once
 
-#include "device/barrier.cuh"
-#include "device/copy.cuh"
 #include "device/shared_tile.cuh"
-#include "device/warpgroup.cuh"
+#include "kernels/sm90/own_rows.cuh"
 #include "kernels/sm90/ring.cuh"
 
 namespace tilewright {
@@ -27,11 +25,8 @@ constexpr int panels = config::head_dim / RowsShared::panel_columns;
 
 constexpr int statistics_bytes = walked_statistics ? 2 * step_rows * 4 : 0; // exponents, then deltas
 constexpr int mask_words = step_rows / 32;
-constexpr int note_bytes = (1 + mask_words) * 4; // flags, then a bit for each row that exists
-constexpr uint32_t note_last = 1;                // the item's last step
-constexpr uint32_t note_masked = 2;              // some rows do not exist
+constexpr int stage_note_bytes = note_bytes<step_rows>;
 constexpr int queue_slots = merged ? config::stages : 0;
-constexpr int no_more_work = -1;
 
 // In the tiled layout a tile's padding rows may hold anything, NaN too: consumers zero them before any product.
 // (Elsewhere rows that do not exist are outside the tensor map and arrive as zeros.)
@@ -46,7 +41,7 @@ struct Shared {
   static constexpr uint32_t stage_barriers = own_barriers + 2 * config::consumers * barrier_bytes;
   static constexpr uint32_t queue_barriers = stage_barriers + 2 * config::stages * barrier_bytes;
   static constexpr uint32_t notes = queue_barriers + config::consumers * queue_slots * barrier_bytes;
-  static constexpr uint32_t own_notes = notes + config::stages * note_bytes;
+  static constexpr uint32_t own_notes = notes + config::stages * stage_note_bytes;
   static constexpr uint32_t queue = own_notes + config::consumers * 4;
   static constexpr uint32_t bytes = queue + config::consumers * queue_slots * 4;
 
@@ -65,16 +60,17 @@ struct Shared {
   TILEWRIGHT_DEVICE SharedAddress exponents(int stage) const { return at(statistics, stage, statistics_bytes); }
   TILEWRIGHT_DEVICE SharedAddress deltas(int stage) const { return exponents(stage) + step_rows * 4; }
 
-  TILEWRIGHT_DEVICE SharedAddress own_full(int consumer) const { return at(own_barriers, consumer, barrier_bytes); }
-  TILEWRIGHT_DEVICE SharedAddress own_empty(int consumer) const { return own_full(config::consumers + consumer); }
+  TILEWRIGHT_DEVICE OwnPlace own_place(int consumer) const {
+    return {at(own_barriers, consumer, barrier_bytes), at(own_barriers, config::consumers + consumer, barrier_bytes),
+            at(own_notes, consumer, 4)};
+  }
   TILEWRIGHT_DEVICE SharedAddress full(int stage) const { return at(stage_barriers, stage, barrier_bytes); }
   TILEWRIGHT_DEVICE SharedAddress empty(int stage) const { return full(config::stages + stage); }
   TILEWRIGHT_DEVICE SharedAddress queue_full(int consumer, int slot) const {
     return at(queue_barriers, consumer * queue_slots + slot, barrier_bytes);
   }
-  TILEWRIGHT_DEVICE SharedAddress note(int stage) const { return at(notes, stage, note_bytes); }
+  TILEWRIGHT_DEVICE SharedAddress note(int stage) const { return at(notes, stage, stage_note_bytes); }
   TILEWRIGHT_DEVICE SharedAddress mask(int stage) const { return note(stage) + 4; }
-  TILEWRIGHT_DEVICE SharedAddress own_note(int consumer) const { return at(own_notes, consumer, 4); }
   TILEWRIGHT_DEVICE SharedAddress queue_entry(int consumer, int slot) const {
     return at(queue, consumer * queue_slots + slot, 4);
   }
@@ -82,8 +78,7 @@ struct Shared {
   /// One thread, once, before the others begin.
   TILEWRIGHT_DEVICE void initialize() const {
     for (int consumer = 0; consumer < config::consumers; ++consumer) {
-      initialize_barrier(own_full(consumer), 1);
-      initialize_barrier(own_empty(consumer), 1);
+      own_place(consumer).initialize();
       for (int slot = 0; slot < queue_slots; ++slot) {
         initialize_barrier(queue_full(consumer, slot), 1);
       }
