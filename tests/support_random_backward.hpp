@@ -1,5 +1,5 @@
 // Random problems of the backward pass: a RandomProblem with the forward result that belongs to it (in float64, rounded
-// once), a random gradient, and places for dq, dk and dv.
+// once), a random gradient, of every other one's log-sum-exp too, and places for dq, dk and dv.
 //
 //     CHECK(RandomBackward(seed, {}).check([&](const AttentionBackward& call, const Pattern& pattern) {
 //             runtime.attention_backward(call, pattern);
@@ -57,6 +57,8 @@ public:
              .dv = add(forward.v, forward.v.dtype),
              .layout = forward.layout,
              .scale = forward.scale};
+    if (seed % 2 == 1)
+      call_.dlse = add_lse();
     AttentionForward with_lse = forward;
     with_lse.lse = call_.lse;
     reference::attention_forward_into(with_lse, problem_.pattern());
@@ -86,6 +88,8 @@ public:
     AttentionBackward call = call_;
     for (TensorView* view : {&call.q, &call.k, &call.v, &call.out, &call.dout, &call.lse, &call.dq, &call.dk, &call.dv})
       view->data = move(view->data);
+    if (call.dlse)
+      call.dlse->data = move(call.dlse->data);
     return {call, problem_.relocated(move).second};
   }
 
@@ -174,7 +178,7 @@ private:
     }
   }
 
-  /// NaN where the query is padding and the problem poisons what nobody may look at.
+  /// dout and dlse: NaN where the query is padding and the problem poisons what nobody may look at.
   void fill_gradient(std::uint64_t seed) {
     AttentionForward forward = problem_.call();
     const reference::Relation relation(forward, problem_.pattern());
@@ -185,6 +189,12 @@ private:
         return std::nullopt;
       return scale_ * normal(generator);
     });
+    if (call_.dlse)
+      lse_.back().fill([&](auto b, auto, auto token, auto) -> std::optional<double> {
+        if (relation.query_group(b, token) == reference::Relation::padding)
+          return std::nullopt;
+        return scale_ * normal(generator);
+      });
   }
 
   static bool all_zero(std::span<const double> values) {

@@ -38,11 +38,13 @@ struct AttentionForward {
   std::optional<TensorView> coarse{}, gate{}, fine{};
 };
 
-/// The tensors of one backward call: the gradients of a loss with respect to q, k and v, from its gradient with respect
-/// to out.
+/// The tensors of one backward call: the gradients of a loss with respect to q, k and v, from its gradients with respect
+/// to out and, where the loss depends on it, lse.
 ///
 /// q, k, v, out, lse, scale, layout  as of the forward call, whose results out and lse (not optional here) are
 /// dout       type and extents of out
+/// dlse       float32, extents of lse, tokens with stride 1; optional: 0. (Who merges attention over parts of the keys,
+///            as ring attention does, weighs the parts by their lse.)
 /// dq, dk, dv type and extents of q, k and v: all of their rows are written, 0 where a row is padding, has no keys, or
 ///            is seen by no query
 /// workspace  device memory, aligned to 128 bytes, of Runtime::workspace_bytes, for this call alone until it has
@@ -59,6 +61,7 @@ struct AttentionBackward {
   void* workspace = nullptr;
   std::size_t workspace_bytes = 0;
   std::optional<TransposeLists> transposed{};
+  std::optional<TensorView> dlse{};
 };
 
 struct RuntimeOptions {

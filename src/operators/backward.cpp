@@ -116,10 +116,12 @@ AttentionForward forward_call(const AttentionBackward& call) {
 
 CallShape check_backward(const AttentionBackward& call, const Pattern& pattern) {
   const CallShape shape = check_call(forward_call(call), pattern);
-  check_gradient(call.dout, "dout", call.q, "q", call.layout, false);
-  check_gradient(call.dq, "dq", call.q, "q", call.layout, true);
-  check_gradient(call.dk, "dk", call.k, "k", call.layout, true);
-  check_gradient(call.dv, "dv", call.v, "v", call.layout, true);
+  check_like(call.dout, "dout", call.q, "q", call.layout, false);
+  if (call.dlse)
+    check_log_sum_exp(*call.dlse, "dlse", shape, false);
+  check_like(call.dq, "dq", call.q, "q", call.layout, true);
+  check_like(call.dk, "dk", call.k, "k", call.layout, true);
+  check_like(call.dv, "dv", call.v, "v", call.layout, true);
   if (call.transposed)
     check_transposed(*call.transposed, pattern, shape);
   return shape;
@@ -159,6 +161,11 @@ BackwardParameters backward_parameters(const AttentionBackward& call, const Laun
                                        const BackwardWorkspace& workspace, const TileShares& shares) {
   BackwardParameters p{};
   p.output_gradient = call.dout.data;
+  if (call.dlse) {
+    p.log_sum_exp_gradient = static_cast<const float*>(call.dlse->data);
+    p.log_sum_exp_gradient_batch_stride = call.dlse->strides[0];
+    p.log_sum_exp_gradient_head_stride = call.dlse->strides[1];
+  }
   p.query_gradient = call.dq.data;
   p.key_gradient = call.dk.data;
   p.value_gradient = call.dv.data;
@@ -229,6 +236,8 @@ BackwardPlan plan_backward(Executor& executor, const AttentionBackward& call, co
                 "ask Runtime::workspace_bytes and allocate as much");
   check_pointers(executor, plan.forward, pattern);
   executor.check_pointer(call.dout.data, "dout");
+  if (call.dlse)
+    executor.check_pointer(call.dlse->data, "dlse");
   executor.check_pointer(call.dq.data, "dq");
   executor.check_pointer(call.dk.data, "dk");
   executor.check_pointer(call.dv.data, "dv");

@@ -97,22 +97,9 @@ void check_written(const TensorView& tensor, const char* name) {
              "give it memory of its own instead of an expanded view");
 }
 
-void check_equal(std::int64_t a, const char* a_name, std::int64_t b, const char* b_name) {
+void check_equal(std::int64_t a, std::string_view a_name, std::int64_t b, std::string_view b_name) {
   if (a != b)
     refuse(fmt::format("{} is {} and {} is {}", a_name, a, b_name, b), "equal values", "check the tensors' shapes");
-}
-
-void check_log_sum_exp(const TensorView& lse, const CallShape& shape) {
-  check_memory(lse, "lse", 3, static_cast<std::int64_t>(sizeof(float)));
-  if (lse.dtype != DataType::float32)
-    refuse(fmt::format("lse has dtype {}", to_string(lse.dtype)), "float32", "allocate it as float32");
-  check_equal(extent(lse, 0), "lse's batch", shape.batch, "q's batch");
-  check_equal(extent(lse, 1), "lse's heads", shape.heads, "q's heads");
-  check_equal(extent(lse, 2), "lse's tokens", shape.query_tokens, "q's tokens");
-  if (stride(lse, 2) != 1 && extent(lse, 2) > 1)
-    refuse(fmt::format("lse has stride {} in its last dimension", stride(lse, 2)), "stride 1",
-           "make it contiguous in its last dimension");
-  check_written(lse, "lse");
 }
 
 /// Rows are counted in 32 bits, those that fill up edge tiles too.
@@ -217,9 +204,9 @@ void check_blend(const AttentionForward& call, const Pattern& pattern, const Cal
   check_dense(*call.coarse, "coarse", DataType::float32,
               {shape.batch, shape.heads, problem::Tiling(lists->canvas, lists->tile).tile_count(), shape.head_dim});
   if (call.gate)
-    check_gradient(*call.gate, "gate", call.out, "out", call.layout, false);
+    check_like(*call.gate, "gate", call.out, "out", call.layout, false);
   if (call.fine)
-    check_gradient(*call.fine, "fine", call.out, "out", call.layout, true);
+    check_like(*call.fine, "fine", call.out, "out", call.layout, true);
 }
 
 void apply(const BlockList& pattern, const AttentionForward& call, CallShape& shape) {
@@ -285,8 +272,22 @@ Strides strides_of(const TensorView& tensor, Layout layout) {
   return {stride(tensor, at.batch), stride(tensor, at.head), stride(tensor, at.token)};
 }
 
-void check_gradient(const TensorView& tensor, const char* name, const TensorView& like, const char* like_name,
-                    Layout layout, bool written) {
+void check_log_sum_exp(const TensorView& lse, const std::string& name, const CallShape& shape, bool written) {
+  check_memory(lse, name.c_str(), 3, static_cast<std::int64_t>(sizeof(float)));
+  if (lse.dtype != DataType::float32)
+    refuse(fmt::format("{} has dtype {}", name, to_string(lse.dtype)), "float32", "allocate it as float32");
+  check_equal(extent(lse, 0), name + "'s batch", shape.batch, "q's batch");
+  check_equal(extent(lse, 1), name + "'s heads", shape.heads, "q's heads");
+  check_equal(extent(lse, 2), name + "'s tokens", shape.query_tokens, "q's tokens");
+  if (stride(lse, 2) != 1 && extent(lse, 2) > 1)
+    refuse(fmt::format("{} has stride {} in its last dimension", name, stride(lse, 2)), "stride 1",
+           "make it contiguous in its last dimension");
+  if (written)
+    check_written(lse, name.c_str());
+}
+
+void check_like(const TensorView& tensor, const char* name, const TensorView& like, const char* like_name,
+                Layout layout, bool written) {
   check_tensor(tensor, name, like, layout);
   for (int i = 0; i < tensor_rank; ++i)
     if (extent(tensor, i) != extent(like, i))
@@ -332,7 +333,7 @@ CallShape check_call(const AttentionForward& call, const Pattern& pattern) {
   if (call.scale && !(std::isfinite(*call.scale) && *call.scale > 0))
     refuse(fmt::format("scale is {}", *call.scale), "a finite number above 0", "negate q instead of the scale");
   if (call.lse)
-    check_log_sum_exp(*call.lse, shape);
+    check_log_sum_exp(*call.lse, "lse", shape, true);
   std::visit([&](const auto& chosen) { apply(chosen, call, shape); }, pattern);
   check_blend(call, pattern, shape);
   return shape;

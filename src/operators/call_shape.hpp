@@ -41,8 +41,11 @@ void check_lists_of(const TensorView& counts, const TensorView& indices, std::in
                     std::int64_t tiles);
 
 /// A tensor with the type and the extents of another, which has been checked. written: no two elements share memory.
-void check_gradient(const TensorView& tensor, const char* name, const TensorView& like, const char* like_name,
-                    Layout layout, bool written);
+void check_like(const TensorView& tensor, const char* name, const TensorView& like, const char* like_name,
+                Layout layout, bool written);
+
+/// A log-sum-exp of the call's queries, or its gradient.
+void check_log_sum_exp(const TensorView& lse, const std::string& name, const CallShape& shape, bool written);
 
 /// A tensor's strides by meaning, in elements.
 Strides strides_of(const TensorView& tensor, Layout layout);

@@ -29,7 +29,7 @@ VideoSparseAttention checked_forward(const VideoSparseAttentionBackward& call) {
   require(call.forward.fine, "fine");
   require(call.forward.lse, "lse");
   const VideoSparseAttention& forward = call.forward;
-  operators::check_gradient(*forward.fine, "fine", forward.q, "q", forward.layout, false);
+  operators::check_like(*forward.fine, "fine", forward.q, "q", forward.layout, false);
   VideoSparseAttention looked_at = forward;
   looked_at.out = *forward.fine;
   return looked_at;
@@ -60,7 +60,7 @@ BlockList check_whole(const VideoSparseAttentionBackward& call) {
   if (call.dgate && !forward.gate)
     refuse("dgate is given and the forward call has no gate", "both, or dgate left out", "leave dgate out");
   if (call.dgate)
-    operators::check_gradient(*call.dgate, "dgate", *forward.gate, "gate", forward.layout, true);
+    operators::check_like(*call.dgate, "dgate", *forward.gate, "gate", forward.layout, true);
   return fine.pattern;
 }
 

@@ -57,6 +57,9 @@ public:
     const auto outputs = delta_ == BackwardDelta::of_out
                              ? read_head(AttentionTensor(call.out, call.layout), batch_, head)
                              : std::vector<double>();
+    const auto* const of_lse = call.dlse ? static_cast<const float*>(call.dlse->data) + batch_ * call.dlse->strides[0] +
+                                               head * call.dlse->strides[1]
+                                         : nullptr;
     std::map<std::int32_t, std::vector<std::int64_t>> keys_of_group;
     for (std::int64_t row = 0; row < shape_.queries; ++row) {
       const std::int32_t group = relation_.query_group(batch_, row);
@@ -71,14 +74,15 @@ public:
       const std::size_t result_row =
           static_cast<std::size_t>((batch_ * shape_.heads + head) * shape_.queries + row) * width_;
       add_row(entry->second, &queries[at], &gradients[at], outputs.empty() ? nullptr : &outputs[at],
-              &result_.dq[result_row]);
+              of_lse == nullptr ? 0 : double{of_lse[row]}, &result_.dq[result_row]);
     }
   }
 
 private:
-  /// output: null, or the row of out to take delta from.
+  /// output: null, or the row of out to take delta from. of_lse: the loss's gradient with respect to the row's lse,
+  /// whose own with respect to a score is the probability.
   void add_row(const std::vector<std::int64_t>& keys, const double* query, const double* gradient, const double* output,
-               double* dq) {
+               double of_lse, double* dq) {
     if (keys.empty())
       return;
     std::vector<double> probabilities, of_probabilities;
@@ -97,21 +101,21 @@ private:
     if (output != nullptr)
       mean = dot(gradient, output, width_);
     for (std::size_t i = 0; i < keys.size(); ++i) {
-      const double of_score = probabilities[i] * (of_probabilities[i] - mean);
+      const double of_score = probabilities[i] * (of_probabilities[i] - mean + of_lse);
       const std::size_t result_row =
           static_cast<std::size_t>((batch_ * shape_.kv_heads + kv_head_) * shape_.keys + keys[i]) * width_;
       add_scaled(dq, scale_ * of_score, row_of(keys_, keys[i]), width_);
       add_scaled(&result_.dk[result_row], scale_ * of_score, query, width_);
       add_scaled(&result_.dv[result_row], probabilities[i], gradient, width_);
     }
-    add_terms(keys, probabilities, of_probabilities, query, gradient, mean);
+    add_terms(keys, probabilities, of_probabilities, query, gradient, mean, of_lse);
   }
 
   /// Each score's gradient is a difference of two terms; the mean is a sum of head_dim products, whose errors all keys
   /// of the row share.
   void add_terms(const std::vector<std::int64_t>& keys, const std::vector<double>& probabilities,
-                 const std::vector<double>& of_probabilities, const double* query, const double* gradient,
-                 double mean) {
+                 const std::vector<double>& of_probabilities, const double* query, const double* gradient, double mean,
+                 double of_lse) {
     std::vector<double> out(width_), mean_key(width_);
     double squared_probabilities = 0;
     const double squared_query = dot(query, query, width_);
@@ -120,7 +124,8 @@ private:
       add_scaled(out.data(), probabilities[i], row_of(values_, keys[i]), width_);
       add_scaled(mean_key.data(), probabilities[i], key, width_);
       squared_probabilities += probabilities[i] * probabilities[i];
-      const double term = scale_ * probabilities[i] * (std::abs(of_probabilities[i]) + std::abs(mean));
+      const double term =
+          scale_ * probabilities[i] * (std::abs(of_probabilities[i]) + std::abs(mean) + std::abs(of_lse));
       squared_dq_terms_ += term * term * dot(key, key, width_);
       squared_dk_terms_ += term * term * squared_query;
     }

@@ -1,5 +1,8 @@
 // The row statistics of the backward pass: for every query row -lse * log2(e), and the sum over head_dim of
 // dout * out. Rows without keys, padding rows, and rows that only fill up a block get -inf and 0.
+//
+// A score's gradient is P (dP - delta), and P dlse where the loss depends on the log-sum-exp, too: so dlse is taken off
+// delta, and no other kernel has to know of it.
 #include "pattern.cuh"
 
 #include "device/copy.cuh"
@@ -58,6 +61,11 @@ attention_backward_delta(TILEWRIGHT_ARGUMENT(tilewright::KernelArguments, argume
       exponent = load_constant(log_sum_exp + token) * -log2_of_e;
       delta = dot(load_constant_bytes(out + token * p.output_strides.token),
                   load_constant_bytes(gradient + token * backward.output_gradient_strides.token));
+      if (backward.log_sum_exp_gradient != nullptr && lane == 0) {
+        delta -=
+            load_constant(backward.log_sum_exp_gradient + query.batch * backward.log_sum_exp_gradient_batch_stride +
+                          query.head * backward.log_sum_exp_gradient_head_stride + token);
+      }
       // A row without keys has an LSE of -inf, which must not become an exponent of +inf.
       exponent = exponent == -negative_infinity() ? negative_infinity() : exponent;
       delta = exponent == negative_infinity() ? 0.f : delta;

@@ -21,7 +21,7 @@ constexpr int row_statistics_multiple = 128;
 struct RowStatistics {
   float* exponents; // -lse * log2(e): P = exp2(score * scale_log2 + exponent). -inf where the row has no keys, is
                     // padding or does not exist: its P is 0
-  float* deltas;    // sum over head_dim of dout * out; 0 where the exponent is -inf
+  float* deltas;    // sum over head_dim of dout * out, less the log-sum-exp's gradient; 0 where the exponent is -inf
   int64_t batch_stride, head_stride; // elements, of both
   int32_t text_first;                // multiple of row_statistics_multiple
   int32_t rows;                      // of one head; a multiple of row_statistics_multiple
@@ -46,6 +46,8 @@ struct TileShares {
 
 struct BackwardParameters {
   const void* output_gradient;
+  const float* log_sum_exp_gradient; // [batch, heads, tokens], last stride 1; nullptr: 0
+  int64_t log_sum_exp_gradient_batch_stride, log_sum_exp_gradient_head_stride;
   void* query_gradient;
   void* key_gradient;
   void* value_gradient;

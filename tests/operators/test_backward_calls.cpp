@@ -125,9 +125,14 @@ TEST_CASE("backward: tensors that do not fit") {
       {"lse", [](auto& call) { call.lse.data = nullptr; }},
       {"out's tokens is 255 and q's tokens is 256", [](auto& call) { call.out.extents[1] = 255; }},
       {"dq has stride 0", [](auto& call) { call.dq.strides[0] = 0; }},
+      {"dlse has dtype bf16", [](auto& call) { call.dlse->dtype = DataType::bf16; }},
+      {"dlse is a null pointer", [](auto& call) { call.dlse->data = nullptr; }},
+      {"dlse's tokens is 255 and q's tokens is 256", [](auto& call) { call.dlse->extents[2] = 255; }},
+      {"dlse has stride 2 in its last dimension", [](auto& call) { call.dlse->strides[2] = 2; }},
   };
   for (const auto& [problem, spoil] : cases) {
     ListBackward backward;
+    backward.call.dlse = backward.call.lse;
     spoil(backward.call);
     check_refused(backward, invalid, problem);
   }
@@ -182,6 +187,9 @@ TEST_CASE("backward: every pointer is asked for its device") {
   ListBackward backward;
   AttentionBackward& call = backward.call;
   call.transposed = backward.transposed;
+  std::vector<float> dlse(Calls::batch * Calls::heads * 256);
+  call.dlse = call.lse;
+  call.dlse->data = dlse.data();
   const std::vector<std::pair<const char*, const void*>> pointers{
       {"q is foreign", call.q.data},
       {"k is foreign", call.k.data},
@@ -189,6 +197,7 @@ TEST_CASE("backward: every pointer is asked for its device") {
       {"out is foreign", call.out.data},
       {"lse is foreign", call.lse.data},
       {"dout is foreign", call.dout.data},
+      {"dlse is foreign", call.dlse->data},
       {"dq is foreign", call.dq.data},
       {"dk is foreign", call.dk.data},
       {"dv is foreign", call.dv.data},

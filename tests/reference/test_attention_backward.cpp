@@ -7,6 +7,7 @@
 #include <random>
 #include <vector>
 
+#include "reference/tensor.hpp"
 #include "support_tensor.hpp"
 #include <tilewright/reference.hpp>
 
@@ -47,12 +48,15 @@ struct Input {
 struct Differences {
   Differences(std::int64_t queries, std::int64_t keys, std::uint64_t seed)
       : random(seed), q(queries, heads, random), k(keys, kv_heads, random), v(keys, kv_heads, random),
-        dout(queries, heads, random) {}
+        dout(queries, heads, random), dlse(DataType::float32, {batch, heads, queries}) {
+    std::normal_distribution<double> normal;
+    dlse.fill([&](auto...) { return normal(random); });
+  }
 
   AttentionForward forward() {
     return {.q = q.tensor.view(), .k = k.tensor.view(), .v = v.tensor.view(), .out = dout.tensor.view()};
   }
-  AttentionBackward backward() { // the reference looks at q, k, v and dout alone
+  AttentionBackward backward() { // the reference looks at q, k, v, dout and dlse alone
     const TensorView &query = q.tensor.view(), &key = k.tensor.view(), &value = v.tensor.view();
     const TensorView& gradient = dout.tensor.view();
     return {.q = query,
@@ -63,17 +67,23 @@ struct Differences {
             .lse = {},
             .dq = query,
             .dk = key,
-            .dv = value};
+            .dv = value,
+            .dlse = dlse.view()};
   }
 
-  /// sum(dout * out)
+  /// sum(dout * out) + sum(dlse * lse), over the rows that have keys
   double loss(const Pattern& pattern) {
-    const std::vector<double> out = reference::attention_forward(forward(), pattern).out;
-    return std::inner_product(out.begin(), out.end(), dout.values.begin(), 0.0);
+    const reference::Result result = reference::attention_forward(forward(), pattern);
+    double sum = std::inner_product(result.out.begin(), result.out.end(), dout.values.begin(), 0.0);
+    const std::vector<double> weights = reference::read_lse(dlse.view());
+    for (std::size_t row = 0; row < weights.size(); ++row)
+      sum += std::isfinite(result.lse[row]) ? weights[row] * result.lse[row] : 0;
+    return sum;
   }
 
   std::mt19937_64 random;
   Input q, k, v, dout;
+  HostTensor dlse;
 };
 
 /// The derivative of the loss along random signs of one input: by the gradient, and by central differences.
@@ -145,6 +155,7 @@ TEST_CASE("gradients with delta from a given out: exact where out is, and linear
   out.write({});
   AttentionBackward call = problem.backward();
   call.out = out.tensor.view();
+  call.dlse.reset();
   const auto delta = reference::BackwardDelta::of_out;
   const reference::Gradients zero = reference::attention_backward(call, pattern, 0, delta);
   const reference::Gradients exact = reference::attention_backward(call, pattern);
