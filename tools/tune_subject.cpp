@@ -3,29 +3,51 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
+#include <span>
 
 #include "reference/convert.hpp"
+#include "reference/parallel.hpp"
 
 namespace tilewright::tools {
 namespace {
 
-/// Decoded by looking up, because a video's result has some hundred million elements, for every schedule.
-std::vector<float> decoded(const HostTensor& tensor, DataType type) {
-  constexpr std::size_t all_patterns = std::size_t{1} << 16;
-  std::vector<float> table(all_patterns);
-  for (std::size_t bits = 0; bits < all_patterns; ++bits)
+/// Every 16-bit element's value: looked up, because a video's result has some hundred million of them, for every
+/// schedule.
+std::vector<float> values_of(DataType type) {
+  std::vector<float> table(std::size_t{1} << 16);
+  for (std::size_t bits = 0; bits < table.size(); ++bits)
     table[bits] = static_cast<float>(reference::decode(type, static_cast<std::uint16_t>(bits)));
-  const std::span<const std::uint16_t> elements = tensor.as<std::uint16_t>();
-  std::vector<float> values(elements.size());
-  std::transform(elements.begin(), elements.end(), values.begin(), [&](std::uint16_t bits) { return table[bits]; });
-  return values;
+  return table;
+}
+
+/// The relative L2 difference of two results; NaN where an element is.
+double relative_difference(std::span<const std::uint16_t> result, std::span<const std::uint16_t> expected,
+                           const std::vector<float>& values) {
+  constexpr std::size_t chunk = std::size_t{1} << 20;
+  const std::size_t chunks = (result.size() + chunk - 1) / chunk;
+  std::vector<double> squares(chunks), differences(chunks);
+  reference::parallel_for(chunks, 0, [&](std::size_t item) {
+    double chunk_squares = 0, chunk_differences = 0;
+    for (std::size_t i = item * chunk; i < std::min(result.size(), (item + 1) * chunk); ++i) {
+      const double wanted = values[expected[i]], difference = values[result[i]] - wanted;
+      chunk_squares += wanted * wanted;
+      chunk_differences += difference * difference;
+    }
+    squares[item] = chunk_squares;
+    differences[item] = chunk_differences;
+  });
+  const double sum = std::accumulate(squares.begin(), squares.end(), 0.0);
+  return sum > 0 ? std::sqrt(std::accumulate(differences.begin(), differences.end(), 0.0) / sum)
+                 : std::numeric_limits<double>::quiet_NaN();
 }
 
 } // namespace
 
 AttentionSubject::AttentionSubject(Device& device, AttentionInput& input, CacheOptions cache)
     : device_(device), input_(input), cache_(std::move(cache)), call_(device.place(input.call)),
-      pattern_(device.place(input.relation.pattern)), problem_(Runtime::problem_of(call_, pattern_)), flush_(device) {}
+      pattern_(device.place(input.relation.pattern)), problem_(Runtime::problem_of(call_, pattern_)),
+      values_(values_of(problem_.dtype)), flush_(device) {}
 
 Runtime& AttentionSubject::runtime(const Schedule& schedule) {
   const std::string name = to_string(schedule);
@@ -44,16 +66,10 @@ double AttentionSubject::difference(const Schedule& schedule) {
   device_.refresh(call_.out, input_.call.out);
   runtime(schedule).attention_forward(call_, pattern_);
   device_.collect(call_.out, input_.call.out);
-  std::vector<float> result = decoded(input_.out, problem_.dtype);
+  const std::span<const std::uint16_t> result = input_.out.as<std::uint16_t>();
   if (expected_.empty())
-    expected_ = result;
-  double squares = 0, differences = 0;
-  for (std::size_t index = 0; index < result.size(); ++index) {
-    const double expected = expected_[index], difference = result[index] - expected;
-    squares += expected * expected;
-    differences += difference * difference;
-  }
-  return squares > 0 ? std::sqrt(differences / squares) : std::numeric_limits<double>::quiet_NaN();
+    expected_.assign(result.begin(), result.end());
+  return relative_difference(result, expected_, values_);
 }
 
 double AttentionSubject::milliseconds(const Schedule& schedule) {

@@ -1,6 +1,7 @@
 // An attention call on a device, computed with one schedule or another.
 #pragma once
 
+#include <cstdint>
 #include <map>
 #include <string>
 #include <vector>
@@ -30,9 +31,10 @@ private:
   AttentionForward call_; // in the device's memory
   Pattern pattern_;
   Problem problem_;
+  std::vector<float> values_; // of every 16-bit element
   L2Flush flush_;
   std::map<std::string, Runtime> runtimes_; // by the schedule's text
-  std::vector<float> expected_;             // the default's result
+  std::vector<std::uint16_t> expected_;     // the default's result
 };
 
 } // namespace tilewright::tools
