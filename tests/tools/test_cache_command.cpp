@@ -10,7 +10,6 @@
 #include "cache/store.hpp"
 #include "command.hpp"
 #include "compiler/library.hpp"
-#include "tools/manifest.hpp"
 
 using namespace tilewright;
 
@@ -164,34 +163,6 @@ TEST_CASE("warmup compiles with two workers, resumes, and jit=forbid then runs e
   CHECK(lines_of(failing.out).size() == 4);
   CHECK(failing.error.find("2 of 4 kernels") != std::string::npos);
   CHECK(failing.error.find("sm_75") != std::string::npos);
-}
-
-TEST_CASE("the manifests that ship are sound; after a warmup with one, jit=forbid runs every problem in it") {
-  const CommandLine command;
-  const std::filesystem::path manifests = std::filesystem::path(TILEWRIGHT_PROJECT) / "cache/manifests";
-  const std::vector<std::string> every_architecture{"sm_80",  "sm_86",  "sm_87",  "sm_88",  "sm_89", "sm_90",
-                                                    "sm_100", "sm_103", "sm_110", "sm_120", "sm_121"};
-  for (const char* name : {"wan_2_1", "wan_2_2", "hunyuan_video", "step_video"}) {
-    const tools::Manifest manifest = tools::read_manifest(manifests / (std::string(name) + ".json"));
-    std::vector<std::string> architectures;
-    for (const Architecture& architecture : manifest.architectures)
-      architectures.push_back(to_string(architecture));
-    CHECK(architectures == every_architecture);
-    CHECK(manifest.problems.size() == 3);
-  }
-  if (!has_nvrtc(command))
-    return;
-  const auto path = (manifests / "wan_2_1.json").string();
-  REQUIRE(command.run("warmup '" + path + "' --arch sm_90").status == 0);
-  const auto forbidden = command.run("warmup '" + path + "' --arch sm_90 --jit forbid --json", "TILEWRIGHT_NVRTC=/no");
-  CAPTURE(forbidden.error);
-  CHECK(forbidden.status == 0);
-  std::size_t variants = 0;
-  for (const Problem& problem : tools::read_manifest(path).problems)
-    variants += closed_variants(problem).size();
-  CHECK(lines_of(forbidden.out).size() == variants);
-  for (const auto& kernel : lines_of(forbidden.out))
-    CHECK(kernel.at("cached") == true);
 }
 
 TEST_CASE("two versions of NVRTC side by side never share an entry") {

@@ -12,7 +12,28 @@ using fake_cuda::State;
 constexpr int success = 0, invalid_value = 1, no_device = 100, invalid_context = 201, not_found = 500;
 constexpr int max_devices = 8;
 
-State state;
+/// $FAKE_CUDA_CAPABILITY, such as 120, for programs that cannot reach the state; limits from the CUDA C++ Programming
+/// Guide, "Compute Capabilities".
+std::vector<fake_cuda::FakeDevice> devices_at_start() {
+  fake_cuda::FakeDevice device;
+  if (const char* const capability = std::getenv("FAKE_CUDA_CAPABILITY")) {
+    const int number = std::atoi(capability);
+    device.name = std::string("Fake ") + capability;
+    device.major = number / 10;
+    device.minor = number % 10;
+    const bool small = number == 86 || number == 89 || number >= 120;
+    device.shared_bytes_per_block = (small ? 99 : number < 90 ? 163 : 227) * 1024;
+  }
+  return {device};
+}
+
+State state_at_start() {
+  State made;
+  made.devices = devices_at_start();
+  return made;
+}
+
+State state = state_at_start();
 std::mutex mutex;
 int contexts[max_devices]; // a context is the address of its device's element
 thread_local std::vector<void*> current;
@@ -255,7 +276,9 @@ int cuPointerGetAttributes(unsigned count, int* attributes, void** values, std::
 }
 int cuMemAlloc_v2(std::uint64_t* pointer, std::size_t bytes) {
   ENTER_WITH_CONTEXT("cuMemAlloc_v2");
-  *pointer = reinterpret_cast<std::uint64_t>(std::malloc(bytes));
+  constexpr std::size_t alignment = 256; // as the driver's
+  *pointer =
+      reinterpret_cast<std::uint64_t>(std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment));
   state.allocations[*pointer] = {bytes, current_device()};
   return success;
 }
