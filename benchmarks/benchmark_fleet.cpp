@@ -75,7 +75,7 @@ void stampede(benchmark::State& state) {
 }
 BENCHMARK(stampede)->Unit(benchmark::kMillisecond)->UseRealTime();
 
-/// A kernel from $TILEWRIGHT_BENCHMARK_REMOTE (a server that takes PUT, docs/cache.md) into a cold cache.
+/// A kernel from $TILEWRIGHT_BENCHMARK_REMOTE (a server that takes PUT: benchmarks/with_nginx.sh) into a cold cache.
 void remote_hit(benchmark::State& state) {
   const char* const address = std::getenv("TILEWRIGHT_BENCHMARK_REMOTE");
   if (address == nullptr) {

@@ -132,8 +132,7 @@ class MeasuringAlone {
 public:
   MeasuringAlone() {
     constexpr std::chrono::minutes patience{10};
-    constexpr std::uint64_t name = 0x74756e65; // "tune"
-    lock_.emplace(cache::lock_file(), name, patience);
+    lock_.emplace(cache::lock_file(), measuring_lock, patience);
     if (lock_->state() == cache::NameLock::State::timed_out)
       throw Error(ErrorCode::unsupported, "another process has been measuring for 10 minutes",
                   "one process measures at a time", "wait for it, or end it");

@@ -1,6 +1,7 @@
 // An attention call on a device, computed with one schedule or another.
 #pragma once
 
+#include <cstdint>
 #include <map>
 #include <string>
 #include <vector>
@@ -11,6 +12,9 @@
 #include <tilewright/tuner.hpp>
 
 namespace tilewright::tools {
+
+/// The name of the lock (cache/lock.hpp) under which one process of this user on this machine measures at a time.
+constexpr std::uint64_t measuring_lock = 0x74756e65; // "tune"
 
 class AttentionSubject final : public TuningSubject {
 public:

@@ -1,12 +1,18 @@
 // tune from end to end in the emulator, and runtimes that read its table.
 #include <doctest/doctest.h>
 
+#include <atomic>
+#include <chrono>
 #include <fstream>
+#include <optional>
+#include <thread>
 
+#include "cache/lock.hpp"
 #include "cache/tuned_schedules.hpp"
 #include "command.hpp"
 #include "schedule/heuristic.hpp"
 #include "tools/tune_report.hpp"
+#include "tools/tune_subject.hpp"
 
 using namespace tilewright;
 
@@ -51,6 +57,42 @@ TEST_CASE("tune measures in the emulator, writes a table and a report, and bench
                    "--most-schedules 1 --rounds 5")
               .status == 0);
   CHECK(nlohmann::json::parse(CommandLine::read(path)).at("schedules").size() == 2);
+}
+
+TEST_CASE("a tuning measures alone: it waits for another process that measures") {
+  const CommandLine command;
+  const std::string words = "tune attention_forward:pattern=dense,head_dim=64 --tokens 64 --heads 1 --device emulator "
+                            "--most-schedules 1 --rounds 5";
+  const auto table = command.folder() / "cache/tuned/sm_80.json";
+  std::optional<cache::NameLock> measuring;
+  measuring.emplace(cache::lock_file(), tools::measuring_lock, std::chrono::seconds(60));
+  REQUIRE(measuring->state() == cache::NameLock::State::held);
+  std::atomic<bool> finished{false};
+  CommandResult result;
+  {
+    std::jthread tuning([&] {
+      result = command.run(words);
+      finished = true;
+    });
+    const auto kernels = command.folder() / "cache/emulator"; // compiled before, beside whoever measures
+    const auto compiled = [&] {
+      if (std::filesystem::exists(kernels))
+        for (const auto& file : std::filesystem::directory_iterator(kernels))
+          if (file.path().extension() == ".so")
+            return true;
+      return false;
+    };
+    for (int second = 0; second < 300 && !compiled(); ++second)
+      std::this_thread::sleep_for(std::chrono::seconds(1));
+    CHECK(compiled());
+    std::this_thread::sleep_for(std::chrono::seconds(2)); // what it would need to measure, and more
+    CHECK_FALSE(finished);
+    CHECK_FALSE(std::filesystem::exists(table));
+    measuring.reset();
+  }
+  CAPTURE(result.error);
+  CHECK(result.status == 0);
+  CHECK(std::filesystem::exists(table));
 }
 
 TEST_CASE("tune says what is missing, and explains without anything") {
