@@ -118,7 +118,9 @@ private:
         "http {{ access_log off; client_max_body_size 64m; client_body_temp_path {0}/body; proxy_temp_path {0}/proxy;\n"
         "  fastcgi_temp_path {0}/fastcgi; uwsgi_temp_path {0}/uwsgi; scgi_temp_path {0}/scgi;\n"
         "  server {{ {1} root {0}/files;\n"
-        "    location / {{ dav_methods PUT; create_full_put_path on; }}\n"
+        "    location / {{ limit_except GET {{ allow 127.0.0.1; deny all; }} dav_methods PUT; create_full_put_path on; "
+        "}}\n"
+        "    location /others/ {{ limit_except GET {{ allow 10.0.0.5; deny all; }} dav_methods PUT; }}\n"
         "    location /broken/ {{ return 500; }} }} }}\n",
         home.string(), listen);
     process_ = ::fork();
@@ -212,15 +214,24 @@ TEST_CASE("what one machine pushed, another loads without compiling, and keeps o
   CHECK(bare.kernels.statistics().remote_hits == 1);
 }
 
-TEST_CASE("a copied cache folder serves as well as a pushed one") {
+TEST_CASE("a copied cache folder and an unpacked bundle serve as well as a pushed cache") {
   if (Nginx::missing())
     return;
-  const Nginx server;
+  const CommandLine command;
   CountingCompiler compiler;
-  KernelCache({.folder = server.files()}, {}, compiler.toolchain()).get(spec_number(1));
-  Machine machine({.address = server.address(), .connect_patience = patient, .patience = patient});
-  machine.require(1);
-  CHECK(machine.compiler.compiles == 0);
+  KernelCache({.folder = command.folder() / "cache"}, {}, compiler.toolchain()).get(spec_number(1));
+  REQUIRE(command.run("cache export bundle.tar.zst").status == 0);
+  const auto serves = [&](const std::string& copying) {
+    const Nginx server;
+    CAPTURE(copying);
+    REQUIRE(std::system(fmt::format("cd '{}' && {} '{}'", command.folder().string(), copying, server.files().string())
+                            .c_str()) == 0);
+    Machine machine({.address = server.address(), .connect_patience = patient, .patience = patient});
+    machine.require(1);
+    CHECK(machine.compiler.compiles == 0);
+  };
+  serves("cp -r cache/v1");
+  serves("f() { cd \"$1\" && cmake -E tar xf \"$OLDPWD/bundle.tar.zst\"; }; f");
 }
 
 TEST_CASE("with a public key only what its counterpart signed is used") {
@@ -299,6 +310,7 @@ TEST_CASE("a server that is not there, fails or hangs costs a moment once, and n
     KernelCache({.folder = command.folder() / "cache"}, {}, compiler.toolchain()).get(spec_number(1));
   }
   check_error(command.run("cache push " + server.address() + "/broken"), 1, "cache_corrupt", "status");
+  check_error(command.run("cache push " + server.address() + "/others"), 1, "cache_corrupt", "403");
 }
 
 TEST_CASE("a server over https is used where its certificate is trusted, and only there") {
