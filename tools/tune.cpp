@@ -219,6 +219,10 @@ void print(const TuningRecord& record, bool json) {
 void tune_command(TuneOptions options) {
   options.tuning.family = family_option(options.family);
   options.tuning.budget = std::chrono::milliseconds(static_cast<std::int64_t>(options.budget_seconds * 1e3));
+  if (options.device.device == "emulator" && options.output.empty() && !options.explain)
+    throw UsageError("--device emulator is given without --output",
+                     "the emulator's times say nothing of a GPU, whose table they must not become",
+                     "add --output tuned/sm_80.json; TILEWRIGHT_TUNED=tuned then uses it");
   std::optional<Architecture> gpu;
   if (options.explain && !options.architecture.empty())
     gpu = architectures_option(options.architecture).front();
