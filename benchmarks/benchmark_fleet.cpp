@@ -75,7 +75,7 @@ void stampede(benchmark::State& state) {
 }
 BENCHMARK(stampede)->Unit(benchmark::kMillisecond)->UseRealTime();
 
-/// A kernel from $TILEWRIGHT_BENCHMARK_REMOTE (a server that takes PUT, docs/cache.md) into a cold cache.
+/// A kernel from $TILEWRIGHT_BENCHMARK_REMOTE (a server that takes PUT: benchmarks/with_nginx.sh) into a cold cache.
 void remote_hit(benchmark::State& state) {
   const char* const address = std::getenv("TILEWRIGHT_BENCHMARK_REMOTE");
   if (address == nullptr) {
@@ -85,11 +85,12 @@ void remote_hit(benchmark::State& state) {
   const Spec spec = example_spec();
   const Folder origin;
   const auto entry = cache::KernelCache({.folder = origin.path}).get(spec);
-  tools::put_remote(address, cache::remote_name(entry->key, entry->compiler_identity), cache::encode(*entry));
+  const auto remote = tools::http_options_of_environment(address);
+  tools::put_remote(remote, cache::remote_name(entry->key, entry->compiler_identity), cache::encode(*entry));
   for (auto _ : state) {
     state.PauseTiming();
     const Folder folder;
-    cache::KernelCache cold({.folder = folder.path, .remote = tools::make_http_cache({.address = address})});
+    cache::KernelCache cold({.folder = folder.path, .remote = tools::make_http_cache(remote)});
     state.ResumeTiming();
     benchmark::DoNotOptimize(cold.get(spec));
     if (cold.statistics().remote_hits != 1)

@@ -1,4 +1,5 @@
 # Writes OUTPUT, a C++ file that holds every template as a string, named by its path under TEMPLATES.
+cmake_minimum_required(VERSION 3.25)
 file(GLOB_RECURSE names RELATIVE ${TEMPLATES} ${TEMPLATES}/*.cu ${TEMPLATES}/*.cuh)
 list(SORT names)
 set(text "// Generated from templates/ by cmake/EmbedTemplates.cmake.\n#include \"codegen/templates.hpp\"\n\n")

@@ -1,4 +1,5 @@
 # Writes OUTPUT, a C++ file that holds every tuned table of TABLES as a string, named by its file.
+cmake_minimum_required(VERSION 3.25)
 file(GLOB names RELATIVE ${TABLES} ${TABLES}/*.json)
 list(SORT names)
 set(text "// Generated from cache/tuned/ by cmake/EmbedTunedTables.cmake.\n#include \"schedule/shipped_tables.hpp\"\n\n")

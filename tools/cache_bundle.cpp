@@ -79,6 +79,7 @@ void push_cache(const CacheActionOptions& options) {
     return a.published < b.published; // so that the newest of several compilers' is the latest
   });
   std::size_t count = 0;
+  const HttpCacheOptions remote = http_options_of_environment(options.remote);
   Progress progress("pushing", files.size());
   for (const cache::StoredFile& file : files) {
     const auto decoded = store.read(file.path);
@@ -89,8 +90,8 @@ void push_cache(const CacheActionOptions& options) {
     std::string bytes = cache::encode(entry);
     if (!options.private_key.empty())
       bytes = with_signature(bytes, options.private_key);
-    put_remote(options.remote, cache::remote_name(entry.key, entry.compiler_identity), bytes);
-    put_remote(options.remote, cache::remote_name(entry.key, std::nullopt), bytes);
+    put_remote(remote, cache::remote_name(entry.key, entry.compiler_identity), bytes);
+    put_remote(remote, cache::remote_name(entry.key, std::nullopt), bytes);
     ++count;
   }
   progress.finish();

@@ -1,6 +1,7 @@
 #include "http_cache.hpp"
 
 #include <algorithm>
+#include <charconv>
 #include <cstring>
 #include <mutex>
 
@@ -45,16 +46,19 @@ std::size_t hand_over(char* to, std::size_t size, std::size_t count, void* from)
   return bytes;
 }
 
-Handle open(const std::string& address, std::chrono::milliseconds connect, std::chrono::milliseconds all,
-            std::string& answer) {
+Handle open(const std::string& address, const HttpCacheOptions& remote, std::string& answer) {
   static std::once_flag once;
   std::call_once(once, [] { curl_global_init(CURL_GLOBAL_DEFAULT); });
   Handle handle(curl_easy_init());
   curl_easy_setopt(handle.get(), CURLOPT_URL, address.c_str());
   curl_easy_setopt(handle.get(), CURLOPT_PROTOCOLS_STR, "http,https");
   curl_easy_setopt(handle.get(), CURLOPT_NOSIGNAL, 1L);
-  curl_easy_setopt(handle.get(), CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(connect.count()));
-  curl_easy_setopt(handle.get(), CURLOPT_TIMEOUT_MS, static_cast<long>(all.count()));
+  curl_easy_setopt(handle.get(), CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(remote.connect_patience.count()));
+  curl_easy_setopt(handle.get(), CURLOPT_TIMEOUT_MS, static_cast<long>(remote.patience.count()));
+  if (!remote.authorities.empty()) {
+    curl_easy_setopt(handle.get(), CURLOPT_CAINFO, remote.authorities.c_str());
+    curl_easy_setopt(handle.get(), CURLOPT_CAPATH, nullptr); // these alone, not the system's as well
+  }
   curl_easy_setopt(handle.get(), CURLOPT_WRITEFUNCTION, append);
   curl_easy_setopt(handle.get(), CURLOPT_WRITEDATA, &answer);
   return handle;
@@ -77,7 +81,7 @@ public:
   std::optional<std::string> fetch(const std::string& name) override {
     std::string file;
     const std::string address = options_.address + "/" + name;
-    const long status = perform(open(address, options_.connect_patience, options_.patience, file), address);
+    const long status = perform(open(address, options_, file), address);
     if (status == not_found || status == gone)
       return std::nullopt;
     if (status != ok)
@@ -104,19 +108,36 @@ std::shared_ptr<RemoteCache> make_http_cache(HttpCacheOptions options) {
   return std::make_shared<HttpCache>(std::move(options));
 }
 
-std::shared_ptr<RemoteCache> remote_cache_of_environment() {
-  const auto address = support::environment("TILEWRIGHT_CACHE_REMOTE");
-  if (!address)
-    return nullptr;
-  return make_http_cache(
-      {.address = *address, .public_key = support::environment("TILEWRIGHT_CACHE_PUBLIC_KEY").value_or("")});
+HttpCacheOptions http_options_of_environment(std::string address) {
+  const auto named = [](const char* name) { return support::environment(name).value_or(""); };
+  HttpCacheOptions options{.address = std::move(address),
+                           .public_key = named("TILEWRIGHT_CACHE_PUBLIC_KEY"),
+                           .authorities = named("TILEWRIGHT_CACHE_AUTHORITIES")};
+  if (const auto text = support::environment("TILEWRIGHT_CACHE_PATIENCE")) {
+    int milliseconds = 0;
+    const auto [end, error] = std::from_chars(text->data(), text->data() + text->size(), milliseconds);
+    if (error != std::errc{} || end != text->data() + text->size() || milliseconds <= 0)
+      throw Error(ErrorCode::invalid_argument, fmt::format("$TILEWRIGHT_CACHE_PATIENCE is '{}'", *text),
+                  "milliseconds above 0 are allowed", "correct TILEWRIGHT_CACHE_PATIENCE, or unset it");
+    options.patience = std::chrono::milliseconds(milliseconds);
+    options.connect_patience = std::max(options.connect_patience, options.patience / 2);
+  }
+  return options;
 }
 
-void put_remote(const std::string& address, const std::string& name, std::string_view bytes) {
+std::shared_ptr<RemoteCache> remote_cache_of_environment() {
+  auto address = support::environment("TILEWRIGHT_CACHE_REMOTE");
+  return address ? make_http_cache(http_options_of_environment(std::move(*address))) : nullptr;
+}
+
+void put_remote(const HttpCacheOptions& remote, const std::string& name, std::string_view bytes) {
   using namespace std::chrono_literals;
   std::string answer;
-  const std::string target = address + "/" + name;
-  const Handle handle = open(target, 5s, 60s, answer);
+  const std::string target = remote.address + "/" + name;
+  HttpCacheOptions patient = remote;
+  patient.connect_patience = 5s;
+  patient.patience = 60s;
+  const Handle handle = open(target, patient, answer);
   curl_easy_setopt(handle.get(), CURLOPT_UPLOAD, 1L);
   curl_easy_setopt(handle.get(), CURLOPT_READFUNCTION, hand_over);
   curl_easy_setopt(handle.get(), CURLOPT_READDATA, &bytes);

@@ -132,8 +132,7 @@ class MeasuringAlone {
 public:
   MeasuringAlone() {
     constexpr std::chrono::minutes patience{10};
-    constexpr std::uint64_t name = 0x74756e65; // "tune"
-    lock_.emplace(cache::lock_file(), name, patience);
+    lock_.emplace(cache::lock_file(), measuring_lock, patience);
     if (lock_->state() == cache::NameLock::State::timed_out)
       throw Error(ErrorCode::unsupported, "another process has been measuring for 10 minutes",
                   "one process measures at a time", "wait for it, or end it");
@@ -220,6 +219,10 @@ void print(const TuningRecord& record, bool json) {
 void tune_command(TuneOptions options) {
   options.tuning.family = family_option(options.family);
   options.tuning.budget = std::chrono::milliseconds(static_cast<std::int64_t>(options.budget_seconds * 1e3));
+  if (options.device.device == "emulator" && options.output.empty() && !options.explain)
+    throw UsageError("--device emulator is given without --output",
+                     "the emulator's times say nothing of a GPU, whose table they must not become",
+                     "add --output tuned/sm_80.json; TILEWRIGHT_TUNED=tuned then uses it");
   std::optional<Architecture> gpu;
   if (options.explain && !options.architecture.empty())
     gpu = architectures_option(options.architecture).front();

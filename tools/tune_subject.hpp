@@ -13,6 +13,9 @@
 
 namespace tilewright::tools {
 
+/// The name of the lock (cache/lock.hpp) under which one process of this user on this machine measures at a time.
+constexpr std::uint64_t measuring_lock = 0x74756e65; // "tune"
+
 class AttentionSubject final : public TuningSubject {
 public:
   /// The device and the input outlive this object.

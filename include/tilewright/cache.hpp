@@ -38,4 +38,21 @@ struct CacheOptions {
   std::chrono::milliseconds lock_patience{20'000}; // how long to wait for another process that compiles the same kernel
 };
 
+/// What a cache has done since it was made (in a forked child: since the fork), one count for each kernel that it was
+/// asked for. Runtime::cache_statistics() gives it. A runtime asks its cache once for each kernel and keeps what it has
+/// loaded, so that its calls count nothing: a steady process stands still in all of these.
+struct CacheStatistics {
+  std::uint64_t memory_hits = 0;
+  std::uint64_t disk_hits = 0;       // verified; the read-only layer's included
+  std::uint64_t read_only_hits = 0;  // of disk_hits
+  std::uint64_t remote_hits = 0;     // verified, and from then on this disk's
+  std::uint64_t compiles = 0;        // 0 is what a warmed fleet wants to see
+  std::uint64_t joined = 0;          // waited for another thread's work on the same kernel
+  std::uint64_t lock_timeouts = 0;   // compiled although another process held the lock
+  std::uint64_t corrupt_entries = 0; // found damaged, and set aside
+  std::uint64_t failed_writes = 0;   // compiled or fetched, and not kept
+
+  friend bool operator==(const CacheStatistics&, const CacheStatistics&) = default;
+};
+
 } // namespace tilewright

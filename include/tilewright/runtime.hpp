@@ -135,6 +135,11 @@ public:
   /// The spec that this runtime uses for a closed problem. Throws unsupported with the reasons.
   [[nodiscard]] Spec spec_of(const Problem& problem) const;
 
+  /// What the kernel cache has done for this runtime's executor so far: how many kernels came from where, and what went
+  /// wrong. Thread-safe; the counts are each exact, but not read at one moment. The emulator counts disk_hits and
+  /// compiles only. `tilewright cache stats` tells of the folder instead: what lies in it, whoever put it there.
+  [[nodiscard]] CacheStatistics cache_statistics() const;
+
   [[nodiscard]] Executor& executor() noexcept;
 
 private:

@@ -90,4 +90,8 @@ void Engine::prepare(const std::string& problem, bool backward) {
     runtime_->prepare_backward(parsed);
 }
 
+CacheStatistics Engine::cache_statistics() const {
+  return kind_ == Kind::runtime ? runtime_->cache_statistics() : CacheStatistics{};
+}
+
 } // namespace tilewright::python

@@ -40,6 +40,7 @@ public:
   void list_mask(const ListMask& call, Stream stream);
 
   void prepare(const std::string& problem, bool backward);
+  [[nodiscard]] CacheStatistics cache_statistics() const; // zeros where nothing is compiled
 
 private:
   Kind kind_;

@@ -80,6 +80,22 @@ std::unique_ptr<Engine> make_engine(const std::string& kind, int ordinal, const 
               "choose one of them");
 }
 
+/// By the fields' names, as the Python class of that name takes them.
+nb::dict cache_statistics(const Engine& engine) {
+  const CacheStatistics statistics = engine.cache_statistics();
+  nb::dict counts;
+  counts["memory_hits"] = statistics.memory_hits;
+  counts["disk_hits"] = statistics.disk_hits;
+  counts["read_only_hits"] = statistics.read_only_hits;
+  counts["remote_hits"] = statistics.remote_hits;
+  counts["compiles"] = statistics.compiles;
+  counts["joined"] = statistics.joined;
+  counts["lock_timeouts"] = statistics.lock_timeouts;
+  counts["corrupt_entries"] = statistics.corrupt_entries;
+  counts["failed_writes"] = statistics.failed_writes;
+  return counts;
+}
+
 Pattern sliding_tile(nb::handle canvas, nb::handle tile, nb::handle windows, nb::handle text_length) {
   SlidingTile pattern{.canvas = extent_from(canvas), .tile = extent_from(tile), .windows = {}};
   for (const nb::handle window : nb::cast<nb::tuple>(windows))
@@ -148,7 +164,9 @@ NB_MODULE(_native, module) {
   module.def("topk_of_tiles", &topk_of_tiles);
   module.def("topk_of_tokens", &topk_of_tokens);
 
-  nb::class_<Engine>(module, "Engine").def("prepare", &Engine::prepare, nb::call_guard<nb::gil_scoped_release>());
+  nb::class_<Engine>(module, "Engine")
+      .def("prepare", &Engine::prepare, nb::call_guard<nb::gil_scoped_release>())
+      .def("cache_statistics", &cache_statistics);
   module.def("make_engine", &make_engine, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
              nb::arg(), nb::arg(), nb::arg().none());
   define_calls(module);

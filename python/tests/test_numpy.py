@@ -137,6 +137,22 @@ def test_runtime_names():
         tw.Runtime("reference", cache=tw.CacheOptions(jit="never"))
 
 
+def test_a_runtime_says_where_its_kernels_came_from(tmp_path):
+    problem = "attention_forward:pattern=dense,edges=full,head_dim=64"
+    options = tw.CacheOptions(folder=str(tmp_path))
+    first = tw.Runtime("emulator", cache=options)
+    assert not any(vars(first.cache_statistics()).values())
+    first.prepare(problem)
+    first.prepare(problem)
+    assert first.cache_statistics().compiles == 1
+    assert first.cache_statistics().disk_hits == 0
+    second = tw.Runtime("emulator", cache=options)
+    second.prepare(problem)
+    assert second.cache_statistics().compiles == 0
+    assert second.cache_statistics().disk_hits == 1
+    assert not any(vars(tw.Runtime("reference").cache_statistics()).values())
+
+
 def test_configure_chooses_what_cpu_tensors_run_through():
     from tilewright.runtime import default_runtime
 

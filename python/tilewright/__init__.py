@@ -8,7 +8,7 @@
 from .attention import attention, attention_backward, prepare, problem_of
 from .errors import Error, InvalidArgument, Unsupported
 from .patterns import BlockList, Dense, Pattern, SlidingTile, VideoSparse
-from .runtime import CacheOptions, Runtime, configure
+from .runtime import CacheOptions, CacheStatistics, Runtime, configure
 from .video_sparse import (
     Selection,
     lists_from_mask,
@@ -25,6 +25,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BlockList",
     "CacheOptions",
+    "CacheStatistics",
     "Dense",
     "Error",
     "InvalidArgument",

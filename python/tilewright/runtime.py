@@ -31,6 +31,31 @@ class CacheOptions:
     maximum_entries: int = 10_000
 
 
+@dataclass(frozen=True)
+class CacheStatistics:
+    """What a runtime's kernel cache has done so far, one count for each kernel that it was asked for.
+
+    Kernels that are loaded are not asked for again: a steady process stands still in all of these.
+
+    memory_hits, joined              known to this process, or waited for while another thread got it
+    disk_hits                        verified; read_only_hits of them from the read-only layer
+    remote_hits                      from the remote cache
+    compiles                         0 is what a warmed machine wants to see
+    lock_timeouts                    compiled although another process held the lock
+    corrupt_entries, failed_writes   found damaged and set aside; compiled or fetched, and not kept
+    """
+
+    memory_hits: int
+    disk_hits: int
+    read_only_hits: int
+    remote_hits: int
+    compiles: int
+    joined: int
+    lock_timeouts: int
+    corrupt_entries: int
+    failed_writes: int
+
+
 class Runtime:
     """Operators on one device: "cuda", "cuda:N", "emulator" or "reference".
 
@@ -76,6 +101,13 @@ class Runtime:
         Example: "attention_forward:pattern=sliding_tile,tile=6x8x8,window=3x3x3,dtype=bf16,head_dim=128,layout=raster"
         """
         self._engine.prepare(problem, backward)
+
+    def cache_statistics(self) -> CacheStatistics:
+        """How many kernels came from where so far. The emulator counts disk hits and compiles, the reference nothing.
+
+        `tilewright cache stats` tells what lies in the folder, whoever put it there.
+        """
+        return CacheStatistics(**self._engine.cache_statistics())
 
     def __repr__(self) -> str:
         return f"tilewright.Runtime({self.device!r})"

@@ -207,10 +207,16 @@ struct KernelCache::State {
         publish(decoded.entry);
       return std::make_shared<const CacheEntry>(std::move(decoded.entry));
     } catch (const Error& error) {
-      if (!remote_failed.exchange(true))
-        warn(error.problem(), "the remote cache is left alone for the rest of this process", error.remedy());
-      return nullptr;
+      leave_remote_alone(error.problem(), error.remedy());
+    } catch (const std::exception& error) { // a host application's own tier may throw anything
+      leave_remote_alone(error.what(), "see the implementation of CacheOptions::remote");
     }
+    return nullptr;
+  }
+
+  void leave_remote_alone(std::string_view reason, std::string_view remedy) {
+    if (!remote_failed.exchange(true))
+      warn(reason, "the remote cache is left alone for the rest of this process", remedy);
   }
 
   /// Whether an entry is the one that was asked for, and can be used here.

@@ -30,19 +30,6 @@ struct Toolchain {
 /// codegen::generate and NVRTC.
 Toolchain default_toolchain();
 
-/// What a cache has done since it was made (in a forked child: since the fork).
-struct CacheStatistics {
-  std::uint64_t memory_hits = 0;
-  std::uint64_t disk_hits = 0; // of them, read_only_hits from the lower layer
-  std::uint64_t read_only_hits = 0;
-  std::uint64_t remote_hits = 0;
-  std::uint64_t compiles = 0;
-  std::uint64_t joined = 0;          // calls that waited for another thread's work on the same spec
-  std::uint64_t lock_timeouts = 0;   // compiled although another process held the lock
-  std::uint64_t corrupt_entries = 0; // set aside
-  std::uint64_t failed_writes = 0;
-};
-
 /// Thread-safe and fork-safe; touches nothing until it is first asked. The protocol is in docs/cache.md.
 class KernelCache {
 public:

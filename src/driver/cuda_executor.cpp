@@ -83,6 +83,8 @@ public:
 
   void check_pointer(const void* pointer, const char* name) const override;
 
+  [[nodiscard]] CacheStatistics cache_statistics() const override { return cache_.statistics(); }
+
   void read_back(void* host, const void* data, std::size_t bytes, Stream stream) override {
     refuse_capture(*device_, stream, "reading device memory back would synchronise it");
     const ContextGuard guard(*device_);

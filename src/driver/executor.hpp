@@ -8,6 +8,7 @@
 
 #include "compiler/report.hpp"
 #include "kernels/tensor_map.cuh"
+#include <tilewright/cache.hpp>
 #include <tilewright/schedule.hpp>
 #include <tilewright/types.hpp>
 
@@ -73,6 +74,9 @@ public:
   /// Throws invalid_argument unless the memory at this address can be read by kernels of this device. name is the
   /// argument's.
   virtual void check_pointer(const void* pointer, const char* name) const = 0;
+
+  /// What its kernel cache has done. Zeros where it has none.
+  [[nodiscard]] virtual CacheStatistics cache_statistics() const { return {}; }
 
   /// Copies device memory to the host after all work on the stream: synchronises. For debugging checks only.
   virtual void read_back(void* host, const void* device, std::size_t bytes, Stream stream) = 0;

@@ -52,8 +52,16 @@ std::shared_ptr<const Kernel> EmulatorExecutor::kernel(const Spec& spec, Stream 
     return loaded;
   const codegen::GeneratedSource source = codegen::generate(spec, codegen::Target::emulator);
   auto kernel = folder_.open(to_string(spec), source.text, options_.check_initialised);
+  ++(kernel->origin() == KernelOrigin::compiled ? compiles_ : disk_hits_);
   kernels_.insert(spec, kernel);
   return kernel;
+}
+
+CacheStatistics EmulatorExecutor::cache_statistics() const {
+  CacheStatistics statistics;
+  statistics.disk_hits = disk_hits_;
+  statistics.compiles = compiles_;
+  return statistics;
 }
 
 std::shared_ptr<const EmulatedKernel> EmulatorExecutor::kernel_from_source(const std::string& name,

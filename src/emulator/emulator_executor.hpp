@@ -1,6 +1,8 @@
 // The launch interface on the CPU.
 #pragma once
 
+#include <atomic>
+#include <cstdint>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -24,6 +26,7 @@ public:
               Stream stream) override;
   TensorMap encode(const TensorMapRequest& request) override;
   void check_pointer(const void* pointer, const char* name) const override;
+  [[nodiscard]] CacheStatistics cache_statistics() const override; // of its folder of kernels for the host
   void read_back(void* host, const void* device, std::size_t bytes, Stream stream) override;
 
   /// A kernel of the caller's own: source as codegen generates it for Target::emulator. For tests.
@@ -36,6 +39,7 @@ private:
   KernelFolder folder_;
   KernelTable kernels_;
   MultiprocessorPool pool_;
+  std::atomic<std::uint64_t> disk_hits_{0}, compiles_{0};
 };
 
 } // namespace tilewright::emulator

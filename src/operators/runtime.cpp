@@ -66,6 +66,8 @@ Problem Runtime::problem_of(const AttentionForward& call, const Pattern& pattern
 
 Spec Runtime::spec_of(const Problem& problem) const { return state_->spec_of(problem); }
 
+CacheStatistics Runtime::cache_statistics() const { return state_->executor->cache_statistics(); }
+
 Executor& Runtime::executor() noexcept { return *state_->executor; }
 
 } // namespace tilewright

@@ -9,6 +9,7 @@
 #include <system_error>
 
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <fmt/format.h>
@@ -58,6 +59,15 @@ std::string read_all(int descriptor, std::size_t expected, const fs::path& path)
   }
   bytes.resize(used);
   return bytes;
+}
+
+/// A process that writes past its limit of a file's size (ulimit -f) is killed by a signal, unless it expects one.
+void check_size_limit(std::size_t bytes, const fs::path& path) {
+  ::rlimit limit{};
+  if (::getrlimit(RLIMIT_FSIZE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY || bytes <= limit.rlim_cur)
+    return;
+  errno = EFBIG;
+  throw failure("write", path);
 }
 
 void write_all(int descriptor, std::span<const std::byte> bytes, const fs::path& path) {
@@ -154,6 +164,7 @@ void write_atomically(const fs::path& path, std::span<const std::byte> bytes, co
         ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, private_file));
     if (!descriptor)
       throw failure("create", temporary);
+    check_size_limit(bytes.size(), temporary);
     write_all(descriptor.get(), bytes, temporary);
     if (::fsync(descriptor.get()) != 0)
       throw failure("write", temporary);

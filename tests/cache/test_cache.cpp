@@ -137,21 +137,45 @@ TEST_CASE("an entry under another entry's name is not served") {
   CHECK(cache.statistics().compiles == 1);
 }
 
-TEST_CASE("an entry of an older format is left alone and replaced by a compile") {
+TEST_CASE("entries of an older and of a newer format are a miss, no damage, and make place for what is compiled") {
   const TemporaryFolder folder;
   CountingCompiler compiler;
   const Spec spec = spec_number(64);
   KernelCache({.folder = folder.path}, {}, compiler.toolchain()).get(spec);
   const fs::path file = only_entry(folder.path);
-  std::string older = bytes_of(file);
-  older[8] = 0; // the format version
-  overwrite(file, older);
-  Messages messages;
-  KernelCache cache({.folder = folder.path}, messages.callback(), compiler.toolchain());
-  CHECK(cache.get(spec)->origin == KernelOrigin::compiled);
-  CHECK(cache.statistics().corrupt_entries == 0);
-  CHECK(messages.all.empty());
-  CHECK(KernelCache({.folder = folder.path}, {}, compiler.toolchain()).get(spec)->origin == KernelOrigin::disk);
+  const std::string ours = bytes_of(file);
+  for (const char version : {'\0', '\2', '\x7f'}) {
+    std::string other = ours;
+    REQUIRE(other[8] != version);
+    other[8] = version;
+    overwrite(file, other);
+    Messages messages;
+    // Who may not compile leaves it to whoever can read it.
+    KernelCache forbidding({.folder = folder.path, .jit = Jit::forbid}, messages.callback(), compiler.toolchain());
+    CHECK(code_of([&] { forbidding.get(spec); }) == ErrorCode::jit_forbidden);
+    CHECK(bytes_of(file) == other);
+    KernelCache cache({.folder = folder.path}, messages.callback(), compiler.toolchain());
+    CHECK(cache.get(spec)->origin == KernelOrigin::compiled);
+    CHECK(cache.statistics().corrupt_entries == 0);
+    CHECK(messages.all.empty());
+    CHECK_FALSE(fs::exists(folder.path / "quarantine"));
+    CHECK(bytes_of(file) == ours);
+    CHECK(KernelCache({.folder = folder.path}, {}, compiler.toolchain()).get(spec)->origin == KernelOrigin::disk);
+  }
+}
+
+TEST_CASE("a layout of another version beside ours is left alone by all that we do") {
+  const TemporaryFolder folder;
+  CountingCompiler compiler;
+  fs::create_directories(folder.path / "v2/ab");
+  fs::permissions(folder.path / "v2", fs::perms::owner_all);
+  overwrite(folder.path / "v2/ab/theirs", "of another version");
+  KernelCache cache({.folder = folder.path, .maximum_entries = 2}, {}, compiler.toolchain());
+  for (int number = 1; number <= 5; ++number)
+    cache.get(spec_number(number));
+  cache::Store(folder.path, cache::Store::Access::read_write).prune({.bytes = 0, .entries = 0});
+  CHECK(cache::Store(folder.path, cache::Store::Access::read_only).list().empty());
+  CHECK(bytes_of(folder.path / "v2/ab/theirs") == "of another version");
 }
 
 TEST_CASE("two compilers never share an entry") {

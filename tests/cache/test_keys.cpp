@@ -1,6 +1,8 @@
 // A key is the same for everybody who asks for the same kernel.
 #include <doctest/doctest.h>
 
+#include <fmt/format.h>
+
 #include "cache/fixture.hpp"
 #include "cache/key.hpp"
 #include "codegen/source.hpp"
@@ -65,4 +67,34 @@ TEST_CASE("two processes, two users and two folders of the same templates have t
       std::ofstream(file.path(), std::ios::app) << "\nconstexpr int one_more = 1;\n";
   const Variable folder("TILEWRIGHT_TEMPLATES", second.string());
   CHECK(key_here() != key);
+}
+
+TEST_CASE("two build folders of two copies of the project embed the same bytes, and no path of either") {
+  const char* const project = std::getenv("TILEWRIGHT_SOURCE_DIR");
+  if (project == nullptr) {
+    MESSAGE("SKIP: ctest names the project's folder");
+    return;
+  }
+  const TemporaryFolder one, two;
+  std::vector<std::string> embedded;
+  for (const fs::path& copy : {one.path / "short", two.path / "a/longer/path"}) {
+    fs::create_directories(copy / "build");
+    for (const char* part : {"templates", "cmake"})
+      fs::copy(fs::path(project) / part, copy / part, fs::copy_options::recursive);
+    // The build's own command (cmake/TilewrightModules.cmake).
+    const fs::path output = copy / "build/embedded_templates.cpp";
+    const std::string line =
+        fmt::format("cmake -DTEMPLATES='{0}/templates' -DOUTPUT='{1}' -P '{0}/cmake/EmbedTemplates.cmake'",
+                    copy.string(), output.string());
+    REQUIRE(std::system(line.c_str()) == 0);
+    embedded.push_back(bytes_of(output));
+    CHECK(embedded.back().find(copy.string()) == std::string::npos);
+  }
+  REQUIRE(embedded[0].size() > 100'000); // else nothing was embedded
+  CHECK(embedded[0] == embedded[1]);
+  // What the key is made of, in this build folder.
+  const Problem problem = parse_problem("attention_forward:pattern=dense,edges=full,dtype=bf16,head_dim=64");
+  const std::string source = codegen::generate(schedule::default_spec(problem, {8, 0, 0})).text;
+  for (const std::string& path : {std::string(project), fs::current_path().string()})
+    CHECK(source.find(path) == std::string::npos);
 }

@@ -141,7 +141,8 @@ TEST_CASE("SIGKILL at random moments leaves only whole entries, and no later com
   std::mt19937 random(12345);
   std::uniform_int_distribution<int> microseconds(0, 6000);
   constexpr int kills = 1000;
-  int published = 0;
+  int published = 0, unfinished = 0;
+  Messages messages;
   for (int round = 0; round < kills; ++round) {
     const ::pid_t child = start_child([&] {
       CountingCompiler compiler;
@@ -161,8 +162,24 @@ TEST_CASE("SIGKILL at random moments leaves only whole entries, and no later com
       REQUIRE(decoded->entry.cubin.size() == 100'000);
       ++published;
     }
+    // Whatever the dead process was at, its kernel is found or compiled at once, and kept.
+    const Spec spec = spec_number(round * 1000 + 1);
+    CountingCompiler compiler;
+    compiler.cubin_bytes = 100'000;
+    const CacheOptions options{.folder = folder.path, .maximum_entries = 20};
+    KernelCache after(options, messages.callback(), compiler.toolchain());
+    REQUIRE(after.get(spec)->cubin == expected_cubin(spec, compiler_a, 100'000));
+    REQUIRE(after.statistics().lock_timeouts == 0);
+    REQUIRE(KernelCache(options, messages.callback(), compiler.toolchain()).get(spec)->origin == KernelOrigin::disk);
+    if (fs::exists(folder.path / "tmp"))
+      for (const auto& file : fs::directory_iterator(folder.path / "tmp")) {
+        fs::remove(file.path());
+        ++unfinished;
+      }
   }
+  CHECK(messages.all.empty());
   CHECK(published > kills); // else nobody got as far as publishing, and the test has shown nothing
+  CHECK(unfinished > 0);    // some died while they wrote
   check_survivors(folder.path, spec_number(1));
 }
 
@@ -197,4 +214,36 @@ TEST_CASE("SIGKILL at every single system call of a first publish") {
     check_survivors(folder.path / "cache", spec_number(64));
   }
   CHECK(step > 20); // opening, creating, writing, syncing, renaming: each has a stop before and after it
+}
+
+TEST_CASE("processes that publish, prune and read in one small cache never see a wrong kernel, nor a warning") {
+  const TemporaryFolder folder;
+  constexpr int processes = 6, specs = 30, rounds = 200;
+  std::vector<::pid_t> children;
+  for (int process = 0; process < processes; ++process)
+    children.push_back(start_child([&] {
+      std::mt19937 random(static_cast<unsigned>(process));
+      std::uniform_int_distribution<int> any(1, specs);
+      Messages messages;
+      std::uint64_t read = 0;
+      for (int round = 0; round < rounds; ++round) { // a cache of its own each time: nothing comes from memory
+        CountingCompiler compiler;
+        compiler.cubin_bytes = 20'000;
+        const Spec spec = spec_number(any(random));
+        KernelCache cache({.folder = folder.path, .maximum_entries = 10}, messages.callback(), compiler.toolchain());
+        if (cache.get(spec)->cubin != expected_cubin(spec, compiler_a, 20'000))
+          return 1;
+        const auto statistics = cache.statistics();
+        if (statistics.corrupt_entries + statistics.failed_writes + statistics.lock_timeouts > 0)
+          return 2;
+        read += statistics.disk_hits;
+      }
+      if (!messages.all.empty())
+        return 3;
+      return read > 0 && read < rounds ? 0 : 4; // else nothing was pruned, or nothing was left to be read
+    }));
+  for (const ::pid_t child : children)
+    CHECK(wait_for(child) == 0);
+  // Each publish prunes what it sees; what others publish at that moment is theirs to prune.
+  CHECK(Store(folder.path, Store::Access::read_only).list().size() < 10 + processes);
 }

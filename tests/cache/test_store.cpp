@@ -110,6 +110,48 @@ TEST_CASE("an entry file that others may write to, or that is another user's, is
   CHECK(messages.about("belongs to user 12345") == 1);
 }
 
+TEST_CASE("folders inside the cache that are links, open to others, or another user's, are refused with a warning") {
+  const TemporaryFolder folder, elsewhere;
+  CountingCompiler compiler;
+  const Spec spec = spec_number(64);
+  KernelCache({.folder = folder.path}, {}, compiler.toolchain()).get(spec);
+  fs::create_directory(folder.path / "quarantine");
+  fs::permissions(folder.path / "quarantine", fs::perms::owner_all);
+  const auto refuses = [&](const char* reason) {
+    for (const bool read_only : {false, true}) {
+      const TemporaryFolder other;
+      Messages messages;
+      const CacheOptions options = read_only ? CacheOptions{.folder = other.path, .read_only_folder = folder.path}
+                                             : CacheOptions{.folder = folder.path};
+      KernelCache cache(options, messages.callback(), compiler.toolchain());
+      CHECK(cache.get(spec)->cubin == expected_cubin(spec));
+      CHECK(cache.statistics().compiles == 1);
+      CHECK(messages.about(reason) == 1);
+      CHECK(messages.all.size() == 1);
+    }
+  };
+  for (const char* part : {"v1", "tmp", "quarantine"}) {
+    CAPTURE(part);
+    const fs::path inside = folder.path / part, moved = elsewhere.path / part;
+    fs::rename(inside, moved);
+    fs::create_directory_symlink(moved, inside);
+    refuses("is not a folder");
+    fs::remove(inside);
+    fs::rename(moved, inside);
+    fs::permissions(inside, fs::perms::all);
+    refuses("may be written to by others");
+    fs::permissions(inside, fs::perms::owner_all);
+    if (::geteuid() == 0) {
+      REQUIRE(::chown(inside.c_str(), 12345, 12345) == 0);
+      refuses("belongs to user 12345");
+      REQUIRE(::chown(inside.c_str(), 0, 0) == 0);
+    }
+  }
+  if (::geteuid() != 0)
+    MESSAGE("SKIPPED in part: only root can give a folder away");
+  CHECK(KernelCache({.folder = folder.path}, {}, compiler.toolchain()).get(spec)->origin == KernelOrigin::disk);
+}
+
 TEST_CASE("a read-only folder serves, and a miss costs one warning") {
   const TemporaryFolder folder;
   CountingCompiler compiler;

@@ -5,6 +5,8 @@
 #include <fstream>
 #include <span>
 
+#include <unistd.h>
+
 #include "cache/store.hpp"
 #include "command.hpp"
 #include "tools/bundle.hpp"
@@ -142,4 +144,42 @@ TEST_CASE("a cold container: without libnvrtc, a bundle makes the first launch p
   REQUIRE(warm.status == 0);
   CHECK(warm.json().at("cache") == "hit");
   CHECK(warm.json().at("device").get<std::string>().find("Fake H100") == 0);
+}
+
+TEST_CASE("a cold container, for real: a root folder with the command, its libraries, a driver and a bundle") {
+  const CommandLine command;
+  if (::geteuid() != 0) {
+    MESSAGE("SKIPPED: only root can change the root folder");
+    return;
+  }
+  const std::string problem = "attention_forward:pattern=dense,dtype=bf16,head_dim=64,layout=raster";
+  if (const auto built = command.run("compile " + problem + ",edges=full --arch sm_90"); built.status != 0) {
+    MESSAGE("SKIP: no NVRTC here: " << built.error);
+    return;
+  }
+  make_keys(command, "key");
+  REQUIRE(command.run("cache export bundle.tar.zst --sign key.pem").status == 0);
+  const auto shell = [&](const std::string& script) {
+    return std::system(fmt::format("cd '{}' && {}", command.folder().string(), script).c_str());
+  };
+  REQUIRE(shell(fmt::format("mkdir -p root/tmp && for file in '{}' '{}'; do for part in $file $(ldd $file | grep -o "
+                            "'/[^ ]*'); do mkdir -p root/$(dirname $part) && cp -L $part root/$part; done; done && "
+                            "cp bundle.tar.zst key.pub root/",
+                            TILEWRIGHT_COMMAND, TILEWRIGHT_FAKE_LIBCUDA)) == 0);
+  for (const auto& file : std::filesystem::recursive_directory_iterator(command.folder() / "root"))
+    REQUIRE(file.path().filename().string().find("nvrtc") == std::string::npos);
+  const auto inside = [&](const std::string& words) {
+    return shell(fmt::format(
+        "env -i PATH=$PATH:/usr/sbin TILEWRIGHT_LIBCUDA='{}' TILEWRIGHT_CACHE=/cache TILEWRIGHT_JIT=forbid chroot root "
+        "'{}' {} > container.out 2> container.error",
+        TILEWRIGHT_FAKE_LIBCUDA, TILEWRIGHT_COMMAND, words));
+  };
+  const std::string launch = "bench " + problem + " --tokens 64 --heads 1 --rounds 1 --warm-up 0 --device cuda --json";
+  CHECK(inside(launch) != 0);
+  CHECK(CommandLine::read(command.folder() / "container.error").find("jit_forbidden") != std::string::npos);
+  const int imported = inside("cache import /bundle.tar.zst --public-key /key.pub");
+  CAPTURE(CommandLine::read(command.folder() / "container.error"));
+  REQUIRE(imported == 0);
+  REQUIRE(inside(launch) == 0);
+  CHECK(nlohmann::json::parse(CommandLine::read(command.folder() / "container.out")).at("cache") == "hit");
 }

@@ -1,16 +1,22 @@
 // warmup and cache, from end to end.
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <cstdlib>
 #include <fstream>
 #include <map>
 #include <span>
 #include <string>
 #include <vector>
 
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include "cache/store.hpp"
 #include "command.hpp"
 #include "compiler/library.hpp"
-#include "tools/manifest.hpp"
+#include "support/text.hpp"
 
 using namespace tilewright;
 
@@ -166,56 +172,87 @@ TEST_CASE("warmup compiles with two workers, resumes, and jit=forbid then runs e
   CHECK(failing.error.find("sm_75") != std::string::npos);
 }
 
-TEST_CASE("the manifests that ship are sound; after a warmup with one, jit=forbid runs every problem in it") {
+TEST_CASE("a warmup that is killed leaves no process behind and goes on where it was") {
   const CommandLine command;
-  const std::filesystem::path manifests = std::filesystem::path(TILEWRIGHT_PROJECT) / "cache/manifests";
-  const std::vector<std::string> every_architecture{"sm_80",  "sm_86",  "sm_87",  "sm_88",  "sm_89", "sm_90",
-                                                    "sm_100", "sm_103", "sm_110", "sm_120", "sm_121"};
-  for (const char* name : {"wan_2_1", "wan_2_2", "hunyuan_video", "step_video"}) {
-    const tools::Manifest manifest = tools::read_manifest(manifests / (std::string(name) + ".json"));
-    std::vector<std::string> architectures;
-    for (const Architecture& architecture : manifest.architectures)
-      architectures.push_back(to_string(architecture));
-    CHECK(architectures == every_architecture);
-    CHECK(manifest.problems.size() == 3);
-  }
   if (!has_nvrtc(command))
     return;
-  const auto path = (manifests / "wan_2_1.json").string();
-  REQUIRE(command.run("warmup '" + path + "' --arch sm_90").status == 0);
-  const auto forbidden = command.run("warmup '" + path + "' --arch sm_90 --jit forbid --json", "TILEWRIGHT_NVRTC=/no");
-  CAPTURE(forbidden.error);
-  CHECK(forbidden.status == 0);
-  std::size_t variants = 0;
-  for (const Problem& problem : tools::read_manifest(path).problems)
-    variants += closed_variants(problem).size();
-  CHECK(lines_of(forbidden.out).size() == variants);
-  for (const auto& kernel : lines_of(forbidden.out))
-    CHECK(kernel.at("cached") == true);
+  write(command.folder() / "manifest.json",
+        R"({"name": "test", "architectures": ["sm_80", "sm_86", "sm_89"], "problems": [")" + dense + R"("]})");
+  const std::string words = "warmup manifest.json --jobs 2 --json";
+  int ends[2];
+  REQUIRE(::pipe(ends) == 0);
+  const ::pid_t child = ::fork();
+  if (child == 0) {
+    ::dup2(ends[1], STDOUT_FILENO);
+    ::close(ends[0]);
+    ::close(ends[1]);
+    ::setenv("TILEWRIGHT_CACHE", (command.folder() / "cache").c_str(), 1);
+    ::setenv("TILEWRIGHT_LIBCUDA", "/nowhere/libcuda.so.1", 1);
+    if (::chdir(command.folder().c_str()) == 0)
+      ::execl(TILEWRIGHT_COMMAND, TILEWRIGHT_COMMAND, "warmup", "manifest.json", "--jobs", "2", "--json", nullptr);
+    ::_exit(127);
+  }
+  ::close(ends[1]);
+  std::string seen;
+  for (char byte = 0; byte != '\n' && ::read(ends[0], &byte, 1) == 1;) // until the first kernel is there
+    seen += byte;
+  ::kill(child, SIGKILL);
+  ::waitpid(child, nullptr, 0);
+  REQUIRE(nlohmann::json::parse(seen).at("cached") == false);
+  while (::read(ends[0], seen.data(), 1) == 1) { // ends when the last worker, which has the pipe as well, has ended
+  }
+  ::close(ends[0]);
+
+  const auto run = command.run(words);
+  CAPTURE(run.error);
+  REQUIRE(run.status == 0);
+  std::size_t cached = 0;
+  for (const auto& line : lines_of(run.out))
+    cached += line.at("cached").get<bool>() ? 1U : 0U;
+  CHECK(lines_of(run.out).size() == 6);
+  CHECK(cached >= 1);
+  CHECK(cached < 6); // else it was killed too late, and has shown nothing
+  CHECK(command.run("cache verify").status == 0);
 }
 
-TEST_CASE("two versions of NVRTC side by side never share an entry") {
+// scripts/test_nvrtc_versions.sh installs NVRTC 12.9 and 13.x from their wheels, and runs this with both.
+TEST_CASE("versions of NVRTC side by side never share an entry") {
   const CommandLine command;
-  std::map<int, compiler::Candidate> by_major;
+  std::map<std::string, compiler::Candidate> by_build;
   for (const compiler::Candidate& candidate : compiler::nvrtc_candidates())
     if (!candidate.build_id.empty() && candidate.major >= 12)
-      by_major.emplace(candidate.major, candidate);
-  if (by_major.size() < 2) {
-    MESSAGE("SKIP: there are not two major versions of NVRTC here; the wheels nvidia-cuda-nvrtc-cu12 and "
-            "nvidia-cuda-nvrtc in $VIRTUAL_ENV would do");
+      by_build.emplace(candidate.build_id, candidate);
+  if (by_build.size() < 2) {
+    MESSAGE("SKIP: there are not two builds of NVRTC here; scripts/test_nvrtc_versions.sh installs them");
     return;
   }
+  const std::string problem = "compile " + dense + ",edges=full --arch sm_80 --json";
+  std::map<std::string, std::string> version_of; // by build
   std::string key;
   for (const bool again : {false, true})
-    for (const auto& [major, candidate] : by_major) {
-      const auto result = command.run("compile " + dense + ",edges=full --arch sm_80 --json",
-                                      fmt::format("TILEWRIGHT_NVRTC='{}'", candidate.path.string()));
+    for (const auto& [build, candidate] : by_build) {
+      const auto result = command.run(problem, fmt::format("TILEWRIGHT_NVRTC='{}'", candidate.path.string()));
+      CAPTURE(candidate.path);
       CAPTURE(result.error);
       REQUIRE(result.status == 0);
-      CHECK(result.json().at("cached") == again);
-      CHECK(result.json().at("compiler").get<std::string>().starts_with(std::to_string(major) + "."));
+      CHECK(result.json().at("cached") == again); // its own the second time, and nobody else's the first
+      const std::string version = result.json().at("compiler");
+      CHECK(version.starts_with(std::to_string(candidate.major) + "."));
+      CHECK((!again || version_of.at(build) == version));
+      version_of[build] = version;
       CHECK((key.empty() || result.json().at("key") == key)); // the same request
       key = result.json().at("key");
     }
-  CHECK(command.run("cache stats --json").json().at("entries") == by_major.size());
+  CHECK(command.run("cache stats --json").json().at("entries") == by_build.size());
+  if (const char* const expected = std::getenv("TILEWRIGHT_EXPECT_NVRTC"))
+    for (const std::string_view start : support::split(expected, ' '))
+      CHECK(std::any_of(version_of.begin(), version_of.end(),
+                        [&](const auto& entry) { return entry.second.starts_with(start); }));
+
+  // Without any of them the newest entry is served, whichever it is; an image needs no compiler.
+  const auto bare = command.run(problem, "TILEWRIGHT_NVRTC=/nowhere TILEWRIGHT_JIT=forbid");
+  CAPTURE(bare.error);
+  REQUIRE(bare.status == 0);
+  CHECK(bare.json().at("cached") == true);
+  CHECK(bare.json().at("compiler") == version_of.rbegin()->second); // compiled last
 }

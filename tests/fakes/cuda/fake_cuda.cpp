@@ -1,6 +1,8 @@
 // The entry points of libcuda that tilewright calls, without a GPU. Signatures as in cuda.h.
 #include "fake_cuda.hpp"
 
+#include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
@@ -12,10 +14,50 @@ using fake_cuda::State;
 constexpr int success = 0, invalid_value = 1, no_device = 100, invalid_context = 201, not_found = 500;
 constexpr int max_devices = 8;
 
-State state;
+/// $FAKE_CUDA_CAPABILITY, such as 120, for programs that cannot reach the state; limits from the CUDA C++ Programming
+/// Guide, "Compute Capabilities".
+std::vector<fake_cuda::FakeDevice> devices_at_start() {
+  fake_cuda::FakeDevice device;
+  if (const char* const capability = std::getenv("FAKE_CUDA_CAPABILITY")) {
+    const int number = std::atoi(capability);
+    device.name = std::string("Fake ") + capability;
+    device.major = number / 10;
+    device.minor = number % 10;
+    const bool small = number == 86 || number == 89 || number >= 120;
+    device.shared_bytes_per_block = (small ? 99 : number < 90 ? 163 : 227) * 1024;
+  }
+  return {device};
+}
+
+/// $FAKE_CUDA_COMPUTES=1: a launch "computes" ones, and takes a time that depends on its shared memory. For programs
+/// that check and measure, such as a tuner.
+const bool computes = std::getenv("FAKE_CUDA_COMPUTES") != nullptr;
+float last_milliseconds = 1.5F;
+
+State state_at_start() {
+  State made;
+  made.devices = devices_at_start();
+  return made;
+}
+
+State state = state_at_start();
 std::mutex mutex;
 int contexts[max_devices]; // a context is the address of its device's element
 thread_local std::vector<void*> current;
+
+/// Ones (bf16) into whatever was filled with 0xFF, as results are before a launch.
+void pretend(const fake_cuda::Launch& launch) {
+  constexpr unsigned char poison[16] = {255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255};
+  constexpr std::uint16_t one = 0x3F80;
+  for (const auto& [address, allocation] : state.allocations) {
+    auto* const memory = reinterpret_cast<std::uint16_t*>(address);
+    if (allocation.first >= sizeof poison && std::memcmp(memory, poison, sizeof poison) == 0)
+      std::fill_n(memory, allocation.first / sizeof one, one);
+  }
+  constexpr float fastest_kibibytes = 42, milliseconds_a_kibibyte = 0.02F;
+  last_milliseconds =
+      1 + milliseconds_a_kibibyte * std::abs(static_cast<float>(launch.shared_bytes) / 1024 - fastest_kibibytes);
+}
 
 int device_of(void* context) { return static_cast<int>(static_cast<int*>(context) - contexts); }
 int current_device() { return current.empty() ? -1 : device_of(current.back()); }
@@ -206,6 +248,8 @@ int cuLaunchKernelEx(const LaunchConfig* config, void*, void** parameters, void*
   launch.shared_bytes = config->shared_bytes;
   launch.stream = config->stream;
   launch.context_device = current_device();
+  if (computes)
+    pretend(launch);
   std::memcpy(&launch.first_parameter_word, parameters[0], sizeof launch.first_parameter_word);
   state.launches.push_back(launch);
   return success;
@@ -255,7 +299,9 @@ int cuPointerGetAttributes(unsigned count, int* attributes, void** values, std::
 }
 int cuMemAlloc_v2(std::uint64_t* pointer, std::size_t bytes) {
   ENTER_WITH_CONTEXT("cuMemAlloc_v2");
-  *pointer = reinterpret_cast<std::uint64_t>(std::malloc(bytes));
+  constexpr std::size_t alignment = 256; // as the driver's
+  *pointer =
+      reinterpret_cast<std::uint64_t>(std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment));
   state.allocations[*pointer] = {bytes, current_device()};
   return success;
 }
@@ -312,7 +358,7 @@ int cuEventRecord(void*, void*) { return enter_with_context("cuEventRecord"); }
 int cuEventSynchronize(void*) { return enter_with_context("cuEventSynchronize"); }
 int cuEventElapsedTime(float* milliseconds, void*, void*) {
   ENTER_WITH_CONTEXT("cuEventElapsedTime");
-  *milliseconds = 1.5F;
+  *milliseconds = last_milliseconds;
   return success;
 }
 }
