@@ -17,7 +17,6 @@ from torch import Tensor
 from . import _execute, _native, _tensors
 from ._torch_modes import (
     autocast,
-    below_autograd,
     define,
     define_gradient,
     define_no_gradient,
@@ -26,6 +25,7 @@ from ._torch_modes import (
     readable,
     refuse_runtime,
     sees_operators,
+    unless_seen,
     without_gradient,
 )
 from .patterns import BlockList, Dense, Pattern, SlidingTile, check_pattern, extent, lists_of
@@ -231,11 +231,17 @@ _backward_operator = define(
 )
 
 
+# Below autograd, where the dispatcher is left out unless something sees it.
+_forward_below = unless_seen(_forward_operator, _forward, inputs=3)
+_backward_once = define_no_gradient(
+    "attention_backward", unless_seen(_backward_operator, _backward, inputs=6), inputs=6
+)
+
+
 class _OfOperator(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def forward(context: Any, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-        with below_autograd():
-            out, lse = _forward_operator(q, k, v, *rest)
+        out, lse = _forward_below(q, k, v, *rest)
         lists = [value for value in rest if isinstance(value, Tensor)]
         context.save_for_backward(q, k, v, out, lse, *lists)
         context.rest = rest if not lists else tuple(_SAVED if isinstance(value, Tensor) else value for value in rest)
@@ -252,7 +258,9 @@ class _OfOperator(torch.autograd.Function):  # type: ignore[misc]
             return _forward_operator(*qkv, *rest)
 
         def run_backward(*tensors: Tensor) -> Any:
-            return _backward_operator(*tensors, *rest)
+            if sees_operators(tensors):
+                return _backward_operator(*tensors, *rest)
+            return _backward_once(*tensors, *rest)
 
         layout, scale = rest[:2]
         gradients = _gradients(saved[:5], dout, dlse, _heads_first(layout), scale, run_forward, run_backward)
@@ -260,8 +268,7 @@ class _OfOperator(torch.autograd.Function):  # type: ignore[misc]
 
 
 _SAVED = object()
-define_gradient("attention_forward", _forward_operator, _OfOperator, inputs=3)
-define_no_gradient("attention_backward", _backward_operator, inputs=6)
+define_gradient("attention_forward", _forward_below, _OfOperator, inputs=3)
 
 
 def _registered(
