@@ -60,11 +60,11 @@ def ulysses_attention(
 
 def main() -> None:
     cuda = torch.cuda.is_available()
-    distributed.init_process_group("nccl" if cuda else "gloo")
-    rank, world = distributed.get_rank(), distributed.get_world_size()
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
+    distributed.init_process_group("nccl" if cuda else "gloo")
+    rank, world = distributed.get_rank(), distributed.get_world_size()
     canvas, heads = (4, 8, 8), 2 * world
     pattern = tilewright.SlidingTile(canvas, windows=(1, 1, 1), tile=(4, 4, 4))
     # Every process makes all of the tensors, so that it can compare; a model would have its share of them only.
