@@ -141,7 +141,7 @@ def graph_of_the_second_device():
     wanted = tw.attention(q, k, v, SLIDING)
     with torch.cuda.device(SECOND):
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, stream=torch.cuda.Stream(SECOND)):
             out = tw.attention(q, k, v, SLIDING)
         out.fill_(float("nan"))
         graph.replay()
