@@ -176,3 +176,13 @@ def test_processors_take_each_others_place():
     assert len(model._forward_pre_hooks) == 1
     with torch.no_grad():
         assert model(**call, return_dict=False)[0].isfinite().all()
+
+
+@pytest.mark.parametrize("use", [lambda m: use_sliding_tile(m, (1, 1, 1)), lambda m: use_video_sparse(m, 0.5)])
+def test_a_model_compiles_whole(use):
+    model, call = in_bf16(*wan(layers=1))
+    add_gates(model, random_gates(model))
+    use(model)
+    with torch.no_grad():
+        compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+        assert torch.equal(compiled(**call, return_dict=False)[0], model(**call, return_dict=False)[0])
