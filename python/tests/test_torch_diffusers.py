@@ -186,3 +186,13 @@ def test_a_model_compiles_whole(use):
     with torch.no_grad():
         compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
         assert torch.equal(compiled(**call, return_dict=False)[0], model(**call, return_dict=False)[0])
+
+
+def test_blocks_compile_where_the_text_length_is_read_outside():
+    model, call = in_bf16(*hunyuan())
+    use_sliding_tile(model, windows=(1, 1, 1))
+    with torch.no_grad():
+        eager = model(**call, return_dict=False)[0]
+        for block in [*model.transformer_blocks, *model.single_transformer_blocks]:
+            block.compile(fullgraph=True, backend="aot_eager")
+        assert torch.equal(model(**call, return_dict=False)[0], eager)
