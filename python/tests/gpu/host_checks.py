@@ -88,7 +88,7 @@ def backward_parts(x, dout, pattern):
     gradients = [torch.empty_like(x) for _ in range(3)]
     engine, stream = runtime.place(x, None)
     idle = tw.Runtime("idle")._engine
-    tensors, native = (x, x, x, out, lse, dout, *gradients), pattern._native
+    tensors, native = (x, x, x, out, lse, dout, None, *gradients), pattern._native
 
     def call(where):
         return lambda: _native.attention_backward(where, *tensors, native, 0, None, stream, _tensors.Allocate(x))
