@@ -3,13 +3,14 @@
     torchrun --nproc-per-node 2 python/examples/ulysses.py       # gloo on the CPU; nccl where there are GPUs
 
 Each process holds its share of the video's tokens for all heads. One all-to-all gives it all tokens for its share of
-the heads, in raster order, which is all that our operator needs; a second one takes the result back. Gradients go the
+the heads, in raster order, which is all that our operators need; a second one takes the result back. Gradients go the
 same way in reverse.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import tilewright
@@ -51,39 +52,51 @@ class Exchange(torch.autograd.Function):
         return exchange(gradient, not context.gather_tokens), None
 
 
-def ulysses_attention(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, pattern: tilewright.SlidingTile
-) -> torch.Tensor:
-    q, k, v = (Exchange.apply(x, True) for x in (q, k, v))
-    return Exchange.apply(tilewright.attention(q, k, v, pattern), False)
+def ulysses(attend: Callable[..., torch.Tensor], *tensors: torch.Tensor) -> torch.Tensor:
+    """attend, a function of all tokens, for tensors of this process's tokens: queries, keys, values, perhaps a gate."""
+    return Exchange.apply(attend(*(Exchange.apply(x, True) for x in tensors)), False)
 
 
-def main() -> None:
-    cuda = torch.cuda.is_available()
-    distributed.init_process_group("nccl" if cuda else "gloo")
+def compare(attend: Callable[..., torch.Tensor], whole: list[torch.Tensor], dout: torch.Tensor) -> bool:
+    """Whether the result and all gradients have the same bits as those of a single process."""
     rank, world = distributed.get_rank(), distributed.get_world_size()
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else torch.device("cpu")
-    if cuda:
-        torch.cuda.set_device(device)
-    canvas, heads = (4, 8, 8), 2 * world
-    pattern = tilewright.SlidingTile(canvas, windows=(1, 1, 1), tile=(4, 4, 4))
-    # Every process makes all of the tensors, so that it can compare; a model would have its share of them only.
-    whole = [torch.randn(1, 4 * 8 * 8, heads, 64, generator=torch.Generator().manual_seed(i)) for i in range(4)]
-    *qkv, dout = (x.to(device, torch.bfloat16) for x in whole)
 
     def share(x: torch.Tensor) -> torch.Tensor:
         return x.chunk(world, dim=1)[rank]
 
-    mine = [share(x).detach().requires_grad_() for x in qkv]
-    out = ulysses_attention(*mine, pattern)
+    mine = [share(x).detach().requires_grad_() for x in whole]
+    out = ulysses(attend, *mine)
     out.backward(share(dout))
-    alone = [x.requires_grad_() for x in qkv]
-    expected = tilewright.attention(*alone, pattern)
+    alone = [x.detach().requires_grad_() for x in whole]
+    expected = attend(*alone)
     expected.backward(dout)
     pairs = [(out, share(expected)), *((x.grad, share(y.grad)) for x, y in zip(mine, alone, strict=True))]
-    if not all(torch.equal(*pair) for pair in pairs):
-        raise SystemExit(f"rank {rank}: the parallel result differs from the one of a single process")
-    print(f"rank {rank} of {world}: the same bits as a single process, forward and backward")
+    return all(torch.equal(*pair) for pair in pairs)
+
+
+def main() -> None:
+    cuda = torch.cuda.is_available()
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(device)
+    distributed.init_process_group("nccl" if cuda else "gloo")
+    rank, world = distributed.get_rank(), distributed.get_world_size()
+    canvas, tile, heads = (4, 8, 8), (4, 4, 4), 2 * world
+    # Every process makes all of the tensors, so that it can compare; a model would have its share of them only.
+    whole = [torch.randn(1, 4 * 8 * 8, heads, 64, generator=torch.Generator().manual_seed(i)) for i in range(5)]
+    *qkvg, dout = (x.to(device, torch.bfloat16) for x in whole)
+    sliding = tilewright.SlidingTile(canvas, windows=(1, 1, 1), tile=tile)
+    sparse = tilewright.VideoSparse(canvas, topk=2, tile=tile)
+    same = {
+        "sliding tile": compare(lambda q, k, v: tilewright.attention(q, k, v, sliding), qkvg[:3], dout),
+        "video sparse": compare(
+            lambda q, k, v, gate: tilewright.video_sparse_attention(q, k, v, sparse, gate=gate), qkvg, dout
+        ),
+    }
+    for name, equal in same.items():
+        if not equal:
+            raise SystemExit(f"rank {rank}, {name}: the parallel result differs from the one of a single process")
+        print(f"rank {rank} of {world}, {name}: the same bits as a single process, forward and backward")
     distributed.destroy_process_group()
 
 

@@ -44,8 +44,9 @@ void attention_forward(Engine& engine, nb::handle q, nb::handle k, nb::handle v,
 }
 
 void attention_backward(Engine& engine, nb::handle q, nb::handle k, nb::handle v, nb::handle out, nb::handle lse,
-                        nb::handle dout, nb::handle dq, nb::handle dk, nb::handle dv, const Pattern& pattern,
-                        int layout_code, nb::handle scale, std::uintptr_t stream, nb::handle allocate) {
+                        nb::handle dout, nb::handle dlse, nb::handle dq, nb::handle dk, nb::handle dv,
+                        const Pattern& pattern, int layout_code, nb::handle scale, std::uintptr_t stream,
+                        nb::handle allocate) {
   const TensorLayout layout = layout_from(layout_code);
   AttentionBackward call{.q = attention_view(q, layout),
                          .k = attention_view(k, layout),
@@ -57,7 +58,8 @@ void attention_backward(Engine& engine, nb::handle q, nb::handle k, nb::handle v
                          .dk = attention_view(dk, layout),
                          .dv = attention_view(dv, layout),
                          .layout = layout.layout,
-                         .scale = scale_from(scale)};
+                         .scale = scale_from(scale),
+                         .dlse = optional_view_from(dlse)};
   call.workspace_bytes = engine.workspace_bytes(call, pattern);
   const Workspace workspace(allocate, call.workspace_bytes);
   call.workspace = workspace.data();
@@ -180,7 +182,7 @@ void define_calls(nb::module_& module) {
   module.def("attention_forward", &attention_forward, required, required, required, required, required, optional,
              required, required, optional, required);
   module.def("attention_backward", &attention_backward, required, required, required, required, required, required,
-             required, required, required, required, required, required, optional, required, required);
+             required, optional, required, required, required, required, required, optional, required, required);
   module.def("problem_of", &problem_of);
   module.def("video_sparse_attention", &video_sparse_attention, required, required, required, required, required,
              optional, optional, optional, required, required, optional, required, required);

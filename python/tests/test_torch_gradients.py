@@ -100,9 +100,10 @@ def test_emulator_gradients(case):
     (tensors, pattern, mask), layout = CASES[case]
     dout = random(9, *tensors[0].shape)
     inputs = leaves(*tensors)
-    out = tw.attention(*inputs, pattern, layout=layout, runtime=tw.Runtime("emulator"))
-    out.backward(dout)
-    compare([x.grad for x in inputs], expected_gradients(tensors, mask, dout))
+    out, lse = tw.attention(*inputs, pattern, layout=layout, return_lse=True, runtime=tw.Runtime("emulator"))
+    dlse = random(10, *lse.shape, dtype=torch.float32)
+    torch.autograd.backward([out, lse], [dout, dlse])
+    compare([x.grad for x in inputs], expected_gradients(tensors, mask, dout, dlse))
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -117,6 +118,11 @@ def test_gradients_through_lse_too(case):
     inputs = leaves(*tensors)
     (tw.attention(*inputs, pattern, layout=layout, return_lse=True)[1].nan_to_num(neginf=0) * dlse).sum().backward()
     compare([x.grad for x in inputs], expected_gradients(tensors, mask, torch.zeros_like(dout), dlse))
+    inputs = leaves(*tensors)
+    tw.attention(*inputs, pattern, layout=layout, return_lse=True)[
+        1
+    ].sum().backward()  # an expanded 1, rows without keys too
+    compare([x.grad for x in inputs], expected_gradients(tensors, mask, torch.zeros_like(dout), torch.ones_like(dlse)))
 
 
 def test_directional_derivative():
@@ -245,4 +251,4 @@ def test_opcheck():
     rest = ("raster", None, "sliding_tile_text", [*CANVAS, *TILE, *WINDOW, TEXT])
     torch.library.opcheck(torch.ops.tilewright.attention_forward.default, (*inputs, *rest))
     out, lse = tw.attention(*tensors, pattern, return_lse=True)
-    torch.library.opcheck(torch.ops.tilewright.attention_backward.default, (*tensors, out, lse, out, *rest))
+    torch.library.opcheck(torch.ops.tilewright.attention_backward.default, (*tensors, out, lse, out, lse, *rest))

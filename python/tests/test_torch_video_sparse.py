@@ -224,6 +224,21 @@ def test_block_sizes_and_topk():
         tw.video_sparse_attention(q, q, q, tw.VideoSparse((4, 8, 8), 5), layout="tiled")
 
 
+def test_both_orders_of_arguments_in_use():
+    """fastvideo_kernel's by place; the older vsa package's, in which SGLang calls it, by name. Else an error."""
+    q = random(1, 1, 2, 256, 64)
+    sizes = torch.tensor([64, 64, 64, 30])
+    by_place = fastvideo_kernel.video_sparse_attn(q, q, q, sizes, sizes, 2, (4, 4, 4), q)
+    by_name = vsa.video_sparse_attn(
+        q, q, q, variable_block_sizes=sizes, topk=2, block_size=(4, 4, 4), compress_attn_weight=q
+    )
+    assert torch.equal(by_name, by_place)
+    with pytest.raises(tw.InvalidArgument, match="give topk, block_size and compress_attn_weight by name"):
+        vsa.video_sparse_attn(q, q, q, sizes, 2, (4, 4, 4), q)
+    with pytest.raises(tw.InvalidArgument, match="no topk"):
+        vsa.video_sparse_attn(q, q, q, sizes)
+
+
 def test_block_sparse_attn_has_gradients():
     q, k, v = (random(seed, 2, 2, length, 64) for seed, length in enumerate((128, 256, 256)))
     block_map = torch.rand(2, 2, 2, 4, generator=torch.Generator().manual_seed(5)) < 0.5

@@ -53,6 +53,7 @@ def backward(
     out: Tensor,
     lse: Tensor,
     dout: Tensor,
+    dlse: Tensor | None,
     pattern: _native.Pattern,
     layout: str,
     scale: float | None,
@@ -64,10 +65,10 @@ def backward(
     code = layout_code(layout)
     engine, stream = place(q, runtime)
     if stream is None:
-        _tensors.require_on_cpu(k=k, v=v, out=out, lse=lse, dout=dout, **lists)
+        _tensors.require_on_cpu(k=k, v=v, out=out, lse=lse, dout=dout, dlse=dlse, **lists)
     gradients = _tensors.empty_like(q), _tensors.empty_like(k), _tensors.empty_like(v)
-    tensors = q, k, v, out, lse, dout, *gradients
-    arguments: Any = tensors if stream is not None else tuple(map(operand, tensors))
+    tensors = q, k, v, out, lse, dout, dlse, *gradients
+    arguments: Any = tensors if stream is not None else tuple(map(optional_operand, tensors))
     run: Any = _native.attention_backward  # mypy counts no starred arguments
     run(engine, *arguments, pattern, code, scale, stream or 0, _tensors.Allocate(q))
     return gradients

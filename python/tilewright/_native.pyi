@@ -76,6 +76,7 @@ def attention_backward(
     out: Operand,
     lse: Operand,
     dout: Operand,
+    dlse: Operand | None,
     dq: Operand,
     dk: Operand,
     dv: Operand,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,7 +16,6 @@ from torch import Tensor
 from . import _execute, _native, _tensors
 from ._torch_modes import (
     autocast,
-    below_autograd,
     define,
     define_gradient,
     define_no_gradient,
@@ -26,6 +24,7 @@ from ._torch_modes import (
     readable,
     refuse_runtime,
     sees_operators,
+    unless_seen,
     without_gradient,
 )
 from .patterns import BlockList, Dense, Pattern, SlidingTile, check_pattern, extent, lists_of
@@ -55,27 +54,13 @@ def attention(
     return _execute.forward(q, k, v, pattern._native, layout, scale, with_lse=return_lse, runtime=runtime, lists=lists)
 
 
-def _gradients(
-    saved: Any,
-    dout: Tensor | None,
-    dlse: Tensor | None,
-    heads_first: bool,
-    scale: float | None,
-    run_forward: Callable[..., Any],
-    run_backward: Callable[..., Any],
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(dq, dk, dv) from the gradients of out and lse. The two functions are of tensors alone."""
-    q, k, v, out, lse = saved
-    dq, dk, dv = run_backward(q, k, v, out, lse, torch.zeros_like(out) if dout is None else dout)
-    if dlse is None:
-        return dq, dk, dv
-    # lse's gradient of a row's scores is their softmax P: dq += dlse scale P k, and dk += P^T (dlse scale q), which
-    # are an attention whose values are the keys, and the gradient of values for a dout of dlse scale q.
-    factor = torch.where(lse.isneginf(), 0.0, dlse * (q.shape[-1] ** -0.5 if scale is None else scale))
-    weights = (factor if heads_first else factor.transpose(1, 2)).unsqueeze(-1)
-    mean_keys = run_forward(q, k, k)[0]
-    more_dk = run_backward(q, k, v, out, lse, (weights * q).to(q.dtype))[2]
-    return (dq + weights * mean_keys).to(q.dtype), dk + more_dk, dv
+def _gradients_of(out: Tensor, dout: Tensor | None, dlse: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """dout and dlse as the backward pass takes them: autograd gives None for what the loss does not depend on."""
+    dout = torch.zeros_like(out) if dout is None else dout
+    return dout, None if dlse is None else dlse.contiguous()
+
+
+_BACKWARD_INPUTS = 7  # q, k, v, out, lse, dout, dlse
 
 
 class _Attention(torch.autograd.Function):  # type: ignore[misc]
@@ -109,16 +94,13 @@ class _Attention(torch.autograd.Function):  # type: ignore[misc]
             pattern = dataclasses.replace(pattern, **lists)
         native = pattern._native
 
-        def run_forward(q: Tensor, k: Tensor, v: Tensor) -> Any:
-            return _execute.forward(q, k, v, native, layout, scale, with_lse=False, runtime=runtime, lists=lists)
+        def run(*tensors: Any) -> Any:
+            *others, dout, dlse = tensors
+            execute: Any = _execute.backward  # mypy counts no starred arguments
+            return execute(*others, readable(dout), dlse, native, layout, scale, runtime=runtime, lists=lists)
 
-        def run_backward(q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, gradient: Tensor) -> Any:
-            dout = readable(gradient)
-            return _execute.backward(q, k, v, out, lse, dout, native, layout, scale, runtime=runtime, lists=lists)
-
-        once = without_gradient("attention_backward", run_backward, inputs=6)
-        gradients = _gradients(saved[:5], dout, dlse, _heads_first(layout), scale, run_forward, once)
-        return *gradients, None, None, None, None
+        once = without_gradient("attention_backward", run, inputs=_BACKWARD_INPUTS)
+        return *once(*saved[:5], *_gradients_of(saved[3], dout, dlse)), None, None, None, None
 
 
 def _heads_first(layout: str) -> bool:
@@ -208,12 +190,13 @@ def _backward(
     out: Tensor,
     lse: Tensor,
     dout: Tensor,
+    dlse: Tensor | None,
     layout: str,
     scale: float | None,
     *described: Any,
 ) -> Any:
     pattern, lists = _native_pattern(*described)
-    return _execute.backward(q, k, v, out, lse, readable(dout), pattern, layout, scale, lists=lists)
+    return _execute.backward(q, k, v, out, lse, readable(dout), dlse, pattern, layout, scale, lists=lists)
 
 
 def _backward_fake(q: Tensor, k: Tensor, v: Tensor, *others: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -225,17 +208,23 @@ _forward_operator = define(
 )
 _backward_operator = define(
     "attention_backward",
-    f"(Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse, Tensor dout, {_PATTERN}) -> (Tensor, Tensor, Tensor)",
+    "(Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse, Tensor dout, Tensor? dlse, "
+    f"{_PATTERN}) -> (Tensor, Tensor, Tensor)",
     _backward,
     _backward_fake,
 )
 
 
+# Below autograd, where the dispatcher is left out unless something sees it.
+_forward_below = unless_seen(_forward_operator, _forward, inputs=3)
+_backward_below = unless_seen(_backward_operator, _backward, inputs=_BACKWARD_INPUTS)
+_backward_once = define_no_gradient("attention_backward", _backward_below, inputs=_BACKWARD_INPUTS)
+
+
 class _OfOperator(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def forward(context: Any, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-        with below_autograd():
-            out, lse = _forward_operator(q, k, v, *rest)
+        out, lse = _forward_below(q, k, v, *rest)
         lists = [value for value in rest if isinstance(value, Tensor)]
         context.save_for_backward(q, k, v, out, lse, *lists)
         context.rest = rest if not lists else tuple(_SAVED if isinstance(value, Tensor) else value for value in rest)
@@ -248,20 +237,13 @@ class _OfOperator(torch.autograd.Function):  # type: ignore[misc]
         lists = iter(saved[5:])
         rest = [next(lists) if value is _SAVED else value for value in context.rest]
 
-        def run_forward(*qkv: Tensor) -> Any:
-            return _forward_operator(*qkv, *rest)
-
-        def run_backward(*tensors: Tensor) -> Any:
-            return _backward_operator(*tensors, *rest)
-
-        layout, scale = rest[:2]
-        gradients = _gradients(saved[:5], dout, dlse, _heads_first(layout), scale, run_forward, run_backward)
-        return *gradients, *(None for _ in rest)
+        tensors = *saved[:5], *_gradients_of(saved[3], dout, dlse)
+        backward = _backward_operator if sees_operators(tensors) else _backward_once
+        return *backward(*tensors, *rest), *(None for _ in rest)
 
 
 _SAVED = object()
-define_gradient("attention_forward", _forward_operator, _OfOperator, inputs=3)
-define_no_gradient("attention_backward", _backward_operator, inputs=6)
+define_gradient("attention_forward", _forward_below, _OfOperator, inputs=3)
 
 
 def _registered(

@@ -40,29 +40,45 @@ def define(name: str, schema: str, run: Callable[..., Any], fake: Callable[..., 
 below_autograd = torch._C._AutoDispatchBelowAutograd
 
 
-def define_gradient(name: str, operator: Any, function: Any, *, inputs: int) -> None:
-    """Registers an operator's gradient: an autograd.Function that calls it below_autograd.
+def unless_seen(operator: Any, run: Callable[..., Any], *, inputs: int) -> Callable[..., Any]:
+    """The operator below autograd, or what it runs, called directly where nothing would see the dispatcher do so.
 
-    inputs: the first ones, that may have a gradient.
+    inputs: the first arguments, whose types tell.
+    """
+
+    def call(*arguments: Any) -> Any:
+        if sees_operators(arguments[:inputs]):
+            with below_autograd():
+                return operator(*arguments)
+        return run(*arguments)
+
+    return call
+
+
+def wants_gradient(tensors: Iterable[torch.Tensor | None]) -> bool:
+    """Whether PyTorch records a gradient of a call with these tensors."""
+    return is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
+
+
+def define_gradient(name: str, run: Callable[..., Any], function: Any, *, inputs: int) -> None:
+    """Registers an operator's gradient: an autograd.Function that calls run, as all do that need no gradient.
+
+    run: of unless_seen. inputs: the first arguments, that may have a gradient.
 
     As torch.library.register_autograd, whose way through the schema's defaults costs more than all else of a call.
     """
 
-    def run(*arguments: Any) -> Any:
-        if is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in arguments[:inputs]):
-            return function.apply(*arguments)
-        with below_autograd():
-            return operator(*arguments)
+    def call(*arguments: Any) -> Any:
+        return function.apply(*arguments) if wants_gradient(arguments[:inputs]) else run(*arguments)
 
-    library.impl(name, run, "Autograd")
+    library.impl(name, call, "Autograd")
 
 
 class _Undifferentiable(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def forward(context: Any, name: str, run: Callable[..., Any], *arguments: Any) -> Any:
         context.name = name
-        with below_autograd():
-            return run(*arguments)
+        return run(*arguments)
 
     @staticmethod
     def backward(context: Any, *gradients: Any) -> Any:
@@ -81,17 +97,18 @@ def without_gradient(name: str, run: Callable[..., Any], *, inputs: int) -> Call
     """
 
     def call(*arguments: Any) -> Any:
-        if is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in arguments[:inputs]):
+        if wants_gradient(arguments[:inputs]):
             return _Undifferentiable.apply(name, run, *arguments)
-        with below_autograd():
-            return run(*arguments)
+        return run(*arguments)
 
     return call
 
 
-def define_no_gradient(name: str, operator: Any, *, inputs: int) -> None:
-    """Registers that an operator has none."""
-    library.impl(name, without_gradient(name, operator, inputs=inputs), "Autograd")
+def define_no_gradient(name: str, run: Callable[..., Any], *, inputs: int) -> Callable[..., Any]:
+    """Registers that an operator has none; returns what the dispatcher calls. run: of unless_seen."""
+    call = without_gradient(name, run, inputs=inputs)
+    library.impl(name, call, "Autograd")
+    return call
 
 
 def autocast(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -103,11 +120,14 @@ def autocast(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
     return tensors
 
 
-def sees_operators(tensors: Iterable[torch.Tensor]) -> bool:
+_PLAIN = frozenset((torch.Tensor, torch.nn.Parameter, type(None)))
+
+
+def sees_operators(tensors: Iterable[torch.Tensor | None]) -> bool:
     """Whether something wants to see a registered operator: else a direct call costs less."""
     if _modes_in_force() or _transform_in_force() is not None:
         return True
-    return not all(type(tensor) in (torch.Tensor, torch.nn.Parameter) for tensor in tensors)
+    return not _PLAIN.issuperset(map(type, tensors))
 
 
 def refuse_runtime() -> Unsupported:
@@ -122,6 +142,8 @@ def refuse_runtime() -> Unsupported:
 
 def readable(gradient: torch.Tensor) -> torch.Tensor:
     """A gradient as the kernels read it: autograd hands over whatever the layer behind has made, expanded views too."""
+    if gradient.is_contiguous() and gradient.data_ptr() % 16 == 0:
+        return gradient
     units = 16 // gradient.element_size()
     fits = gradient.stride(-1) == 1 and gradient.data_ptr() % 16 == 0
     if fits and all(

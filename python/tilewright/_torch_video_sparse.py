@@ -12,7 +12,6 @@ from torch import Tensor
 from . import _execute, _tensors
 from ._torch_modes import (
     autocast,
-    below_autograd,
     define,
     define_gradient,
     define_no_gradient,
@@ -21,6 +20,7 @@ from ._torch_modes import (
     readable,
     refuse_runtime,
     sees_operators,
+    unless_seen,
     without_gradient,
 )
 from .errors import Unsupported
@@ -201,14 +201,20 @@ _backward_operator = define(
 )
 
 
+# Below autograd, where the dispatcher is left out unless something sees it.
+_forward_below = unless_seen(_forward_operator, _forward, inputs=4)
+_backward_once = define_no_gradient(
+    "video_sparse_attention_backward", unless_seen(_backward_operator, _backward, inputs=8), inputs=8
+)
+
+
 class _OfOperator(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def forward(
         context: Any, q: Tensor, k: Tensor, v: Tensor, gate: Tensor | None, layout: str, scale: Any, *rest: Any
     ) -> tuple[Tensor, ...]:
         *described, _, train = rest
-        with below_autograd():
-            out, lse, fine, kept = _forward_operator(q, k, v, gate, layout, scale, *rest)
+        out, lse, fine, kept = _forward_below(q, k, v, gate, layout, scale, *rest)
         if train:
             context.save_for_backward(q, k, v, gate, lse, fine, kept, *described[2:])
         context.call = layout, scale, *described[:2]
@@ -223,13 +229,13 @@ class _OfOperator(torch.autograd.Function):  # type: ignore[misc]
                 "unsupported", "a gradient of a call with train=False", "train=True", "call it for training"
             )
         *saved, query_sizes, key_sizes = context.saved_tensors
-        dq, dk, dv, dgate = _backward_operator(*saved, dout, *context.call, query_sizes, key_sizes)
+        backward = _backward_operator if sees_operators((*saved, dout)) else _backward_once
+        dq, dk, dv, dgate = backward(*saved, dout, *context.call, query_sizes, key_sizes)
         no_more = (None for _ in range(context.arguments - 4))
         return dq, dk, dv, dgate if saved[3] is not None else None, *no_more
 
 
-define_gradient("video_sparse_attention", _forward_operator, _OfOperator, inputs=4)
-define_no_gradient("video_sparse_attention_backward", _backward_operator, inputs=8)
+define_gradient("video_sparse_attention", _forward_below, _OfOperator, inputs=4)
 
 
 # The parts. They have no gradient; the whole operator has.
@@ -294,8 +300,8 @@ _select_operator = define(
     _select_fake,
 )
 list_mask = define("list_mask", "(Tensor mask) -> (Tensor, Tensor)", _list_mask, _list_mask_fake)
-define_no_gradient("pool_tiles", _pool_operator, inputs=1)
-define_no_gradient("select_tiles", _select_operator, inputs=3)
+define_no_gradient("pool_tiles", unless_seen(_pool_operator, _pool, inputs=1), inputs=1)
+define_no_gradient("select_tiles", unless_seen(_select_operator, _select, inputs=3), inputs=3)
 
 
 def pool_tiles(tokens: Tensor, canvas: Any, tile: Any, layout: str, sizes: Tensor | None) -> Tensor:

@@ -93,19 +93,24 @@ def attention_backward(
     dout: Tensor,
     pattern: Pattern,
     *,
+    dlse: Tensor | None = None,
     layout: Layout = "raster",
     scale: float | None = None,
     runtime: Runtime | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(dq, dk, dv) of a loss from its gradient with respect to out: for those who do without PyTorch's autograd.
+    """(dq, dk, dv) of a loss from its gradients with respect to out and lse: without PyTorch's autograd.
 
-    The other arguments are those of attention and what it returned. Gradients have the shapes of q, k and v and are the
-    same bits in every run; rows that are padding or that no query sees are 0.
+    dlse: float32 [batch, heads, tokens]; None: the loss does not depend on lse. The other arguments are those of
+    attention and what it returned. Gradients have the shapes of q, k and v and are the same bits in every run; rows
+    that are padding or that no query sees are 0.
     """
     check_pattern(pattern)
     _tensors.require_tensors(q=q, k=k, v=v, out=out, lse=lse, dout=dout)
+    if dlse is not None:
+        _tensors.require_tensors(dlse=dlse)
+    lists = lists_of(pattern)
     return _execute.backward(
-        q, k, v, out, lse, dout, pattern._native, layout, scale, runtime=runtime, lists=lists_of(pattern)
+        q, k, v, out, lse, dout, dlse, pattern._native, layout, scale, runtime=runtime, lists=lists
     )
 
 

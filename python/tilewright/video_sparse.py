@@ -27,6 +27,13 @@ def topk_of_tokens(sparsity: float, key_tokens: int) -> int:
     return _native.topk_of_tokens(sparsity, key_tokens)
 
 
+# torch.compile calls them while it traces. What torch.compiler.assume_constant_result does, without importing the
+# compiler with the package.
+_of_numbers: tuple[Any, ...] = topk_of_tiles, topk_of_tokens
+for _function in _of_numbers:
+    _function._dynamo_marked_constant = True
+
+
 def check_pattern(pattern: object) -> None:
     """Raises InvalidArgument unless this is a VideoSparse."""
     if not isinstance(pattern, VideoSparse):

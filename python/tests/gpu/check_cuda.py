@@ -6,13 +6,14 @@ import sys
 import time
 import traceback
 
+import device_checks
 import forward_checks
 import host_checks
 import torch
 import training_checks
 from checks import CHECKS
 
-FILES = forward_checks, training_checks, host_checks  # they fill the list
+FILES = forward_checks, training_checks, device_checks, host_checks  # they fill the list
 
 
 def main():

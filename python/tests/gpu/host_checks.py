@@ -8,10 +8,10 @@ import time
 import tilewright as tw
 import torch
 from checks import check, random
-from tilewright import _native, runtime
+from tilewright import _native, _tensors, runtime
 
 
-def microseconds(function, calls=200, rounds=9):
+def microseconds(function, calls=100, rounds=15):
     """Median host time of a call; each round is short enough that the launch queue does not fill."""
     function()
     times = []
@@ -37,18 +37,66 @@ class Nothing(torch.autograd.Function):
         return gradient
 
 
-def backward_parts(x, dout, pattern):
-    """What of a backward pass is ours: the kernels' calls alone, and PyTorch's own attention for comparison."""
-    grad = x.clone().requires_grad_()
-    out, lse = tw.attention(x, x, x, pattern, return_lse=True)
-    heads_first = grad.transpose(1, 2)
+def in_one_thread(function):
+    """Without PyTorch's own thread for a device's backward pass: what is left is work, not waking and waiting."""
+
+    def run():
+        with torch.autograd.set_multithreading_enabled(False):
+            function()
+
+    return run
+
+
+def forward_parts(x, grad, pattern, described):
+    """Calls and what they are made of."""
+    operator = torch.ops.tilewright.attention_forward.default
+    out = tw.attention(x, x, x, pattern)
+    engine, stream = runtime.place(x, None)
+    idle = tw.Runtime("idle")._engine  # checks its calls and launches nothing
+    native, forward = pattern._native, _native.attention_forward
+    return {
+        "attention()": lambda: tw.attention(x, x, x, pattern),
+        "operator": lambda: operator(x, x, x, *described),
+        "attention() with gradient": lambda: tw.attention(grad, x, x, pattern),
+        "operator with gradient": lambda: operator(grad, x, x, *described),
+        "native call": lambda: forward(engine, x, x, x, out, None, native, 0, None, stream),
+        "native call that launches nothing": lambda: forward(idle, x, x, x, out, None, native, 0, None, stream),
+        "a launch (torch.cuda._sleep)": lambda: torch.cuda._sleep(1),
+        "add_": lambda: out.add_(1),
+    }
+
+
+def gradient_parts(x, grad, dout, pattern, described):
+    """A forward call and its gradient, what of it is ours, and the same of PyTorch's own functions."""
+    operator = torch.ops.tilewright.attention_forward.default
+    heads_first, dout_first = grad.transpose(1, 2), dout.transpose(1, 2)
     attend = torch.nn.functional.scaled_dot_product_attention
+    both = {
+        "attention()": lambda: torch.autograd.grad(tw.attention(grad, x, x, pattern), grad, dout),
+        "operator": lambda: torch.autograd.grad(operator(grad, x, x, *described)[0], grad, dout),
+        "an empty function": lambda: torch.autograd.grad(Nothing.apply(grad), grad, dout),
+        "PyTorch's attention": lambda: torch.autograd.grad(
+            attend(heads_first, heads_first, heads_first), heads_first, dout_first
+        ),
+    }
+    return both | {f"{name}, one thread": in_one_thread(function) for name, function in both.items()}
+
+
+def backward_parts(x, dout, pattern):
+    """The kernels' calls of a backward pass alone."""
+    out, lse = tw.attention(x, x, x, pattern, return_lse=True)
+    gradients = [torch.empty_like(x) for _ in range(3)]
+    engine, stream = runtime.place(x, None)
+    idle = tw.Runtime("idle")._engine
+    tensors, native = (x, x, x, out, lse, dout, None, *gradients), pattern._native
+
+    def call(where):
+        return lambda: _native.attention_backward(where, *tensors, native, 0, None, stream, _tensors.Allocate(x))
+
     return {
         "attention_backward()": lambda: tw.attention_backward(x, x, x, out, lse, dout, pattern),
-        "an empty function, forward and backward": lambda: torch.autograd.grad(Nothing.apply(grad), grad, dout),
-        "PyTorch's attention, forward and backward": lambda: torch.autograd.grad(
-            attend(heads_first, heads_first, heads_first), heads_first, dout.transpose(1, 2)
-        ),
+        "native backward (3 launches)": call(engine),
+        "native backward that launches nothing": call(idle),
     }
 
 
@@ -58,29 +106,17 @@ def host_overhead():
     grad = x.clone().requires_grad_()
     dout = torch.randn_like(x)
     pattern = tw.SlidingTile((4, 4, 4), (1, 1, 1), (4, 4, 4))
-    operator = torch.ops.tilewright.attention_forward.default
-    rest = ("raster", None, "sliding_tile", [4, 4, 4, 4, 4, 4, 1, 1, 1])
-    out = tw.attention(x, x, x, pattern)
-    engine, stream = runtime.place(x, None)
-    idle = tw.Runtime("idle")._engine  # checks its calls and launches nothing
-    native = pattern._native
-    measured = {
-        "attention()": lambda: tw.attention(x, x, x, pattern),
-        "operator": lambda: operator(x, x, x, *rest),
-        "attention() with gradient": lambda: tw.attention(grad, x, x, pattern),
-        "operator with gradient": lambda: operator(grad, x, x, *rest),
-        "forward and backward": lambda: torch.autograd.grad(tw.attention(grad, x, x, pattern), grad, dout),
-        "operator, forward and backward": lambda: torch.autograd.grad(operator(grad, x, x, *rest)[0], grad, dout),
-        "native call": lambda: _native.attention_forward(engine, x, x, x, out, None, native, 0, None, stream),
-        "native call that launches nothing": lambda: _native.attention_forward(
-            idle, x, x, x, out, None, native, 0, None, stream
-        ),
-        "a launch (torch.cuda._sleep)": lambda: torch.cuda._sleep(1),
-        "add_": lambda: out.add_(1),
+    described = ("raster", None, "sliding_tile", [4, 4, 4, 4, 4, 4, 1, 1, 1])
+    sections = {
+        "forward": forward_parts(x, grad, pattern, described),
+        "forward and backward": gradient_parts(x, grad, dout, pattern, described),
+        "backward": backward_parts(x, dout, pattern),
     }
-    measured |= backward_parts(x, dout, pattern)
-    times = {name: microseconds(function) for name, function in measured.items()}
-    return "host microseconds a call: " + ", ".join(f"{name} {time:.1f}" for name, time in times.items())
+    lines = ["host microseconds a call"]
+    for section, functions in sections.items():
+        times = [f"{name} {microseconds(function):.1f}" for name, function in functions.items()]
+        lines.append(f"    {section}: " + ", ".join(times))
+    return "\n".join(lines)
 
 
 @check

@@ -138,7 +138,7 @@ def opcheck_of_all_operators():
     torch.library.opcheck(operators.attention_forward.default, (*leaves((q, k, v)), *rest))
     out, lse = tw.attention(q, k, v, SLIDING, return_lse=True)
     quick = ("test_schema", "test_autograd_registration", "test_faketensor")
-    torch.library.opcheck(operators.attention_backward.default, (q, k, v, out, lse, out, *rest), test_utils=quick)
+    torch.library.opcheck(operators.attention_backward.default, (q, k, v, out, lse, out, lse, *rest), test_utils=quick)
     q, k, v, gate = video_inputs()
     rest = ("raster", None, [*CANVAS, *TILE, *CANVAS], TOPK, None, None)
     torch.library.opcheck(

@@ -80,13 +80,23 @@ def _video_sparse(
     k: Tensor,
     v: Tensor,
     variable_block_sizes: Tensor,
-    q_variable_block_sizes: Tensor,
-    topk: int,
+    q_variable_block_sizes: Tensor | None,
+    topk: int | None,
     block_size: int | Sequence[int],
     gate: Tensor | None,
     layout: Layout,
 ) -> Tensor:
+    if topk is None or isinstance(q_variable_block_sizes, int):
+        seen = "no topk" if topk is None else f"q_variable_block_sizes is {q_variable_block_sizes}"
+        raise invalid(
+            seen,
+            "(..., variable_block_sizes, q_variable_block_sizes, topk, ...) as fastvideo_kernel has them; in the older "
+            "vsa package topk came first",
+            "give topk, block_size and compress_attn_weight by name",
+        )
     t, h, w = _block_tile(block_size)
+    if q_variable_block_sizes is None:
+        q_variable_block_sizes = variable_block_sizes
     query_tiles, key_tiles = int(q_variable_block_sizes.numel()), int(variable_block_sizes.numel())
     pattern = VideoSparse(
         canvas=(query_tiles * t, h, w),  # one tile after the other
@@ -106,16 +116,16 @@ def video_sparse_attn(
     k: Tensor,
     v: Tensor,
     variable_block_sizes: Tensor,
-    q_variable_block_sizes: Tensor,
-    topk: int,
+    q_variable_block_sizes: Tensor | None = None,
+    topk: int | None = None,
     block_size: int | Sequence[int] = VSA_TILE_SIZE,
     compress_attn_weight: Tensor | None = None,
 ) -> Tensor:
     """Video sparse attention on [batch, heads, tokens, head_dim] in blocks of equal size, valid tokens first.
 
-    variable_block_sizes: valid tokens of each key block; q_variable_block_sizes: of each query block. topk: key blocks
-    for each query block, clamped to their number. compress_attn_weight: the gate, broadcastable to q; None: 1. Returns
-    a tensor like q.
+    variable_block_sizes: valid tokens of each key block; q_variable_block_sizes: of each query block, the same where it
+    is None. topk: key blocks for each query block, clamped to their number; it must be given. compress_attn_weight: the
+    gate, broadcastable to q; None: 1. Returns a tensor like q.
     """
     return _video_sparse(
         *(q, k, v, variable_block_sizes, q_variable_block_sizes, topk, block_size, compress_attn_weight), "tiled"
@@ -127,8 +137,8 @@ def video_sparse_attn_bshd(
     k: Tensor,
     v: Tensor,
     variable_block_sizes: Tensor,
-    q_variable_block_sizes: Tensor,
-    topk: int,
+    q_variable_block_sizes: Tensor | None = None,
+    topk: int | None = None,
     block_size: int | Sequence[int] = VSA_TILE_SIZE,
     compress_attn_weight: Tensor | None = None,
 ) -> Tensor:
