@@ -328,8 +328,10 @@ def main():
         if options.sample: # of those that can be noticed
             noticeable = [id for id in ids if key_of(mutants[id - 1]) not in reasons]
             ids = sample(mutants, noticeable, options.sample, options.seed)
-        elif options.record:
-            ids = sample(mutants, ids, len(ids), options.seed)
+        elif options.record: # known survivors, which run all of their cases, last
+            known = [id for id in ids if key_of(mutants[id - 1]) in reasons]
+            rest = [id for id in ids if key_of(mutants[id - 1]) not in reasons]
+            ids = sample(mutants, rest, len(rest), options.seed) + sample(mutants, known, len(known), options.seed)
         if options.list:
             for id in sorted(ids):
                 print(id, "%s:%d | %s | %s" % mutants[id - 1])
