@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstdlib>
 #include <memory>
 #include <string>
 
@@ -12,7 +13,11 @@
 
 namespace tilewright::testing {
 
-constexpr std::uint64_t emulator_seeds = 8;
+/// Eight. TILEWRIGHT_EMULATOR_SEEDS=N: as many, where each run takes long (under sanitizers).
+inline std::uint64_t emulator_seeds() {
+  const char* const wish = std::getenv("TILEWRIGHT_EMULATOR_SEEDS");
+  return wish == nullptr ? 8 : std::stoull(wish);
+}
 
 /// Two of the seeds let everything happen as late and as early as it may, one looks for races.
 inline EmulatorOptions options_of_seed(const Architecture& architecture, std::uint64_t seed) {
@@ -26,7 +31,7 @@ inline EmulatorOptions options_of_seed(const Architecture& architecture, std::ui
 
 /// What run(executor) says is wrong under the first seed where it says something; empty where nothing is.
 template <class Run> std::string complaint_under_seeds(const Architecture& architecture, Run&& run) {
-  for (std::uint64_t seed = 0; seed < emulator_seeds; ++seed) {
+  for (std::uint64_t seed = 0; seed < emulator_seeds(); ++seed) {
     std::string wrong;
     try {
       wrong = run(make_emulator(options_of_seed(architecture, seed)));

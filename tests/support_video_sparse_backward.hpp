@@ -19,8 +19,8 @@ namespace tilewright::testing {
 class RandomVideoSparseBackward {
 public:
   /// Without a gate's gradient once in a while, where there is a gate.
-  RandomVideoSparseBackward(std::uint64_t seed, VideoSparseLimits limits)
-      : seed_(seed), problem_(seed, for_training(limits)), generator_(seed + 77) {
+  RandomVideoSparseBackward(std::uint64_t seed, VideoSparseLimits limits, const ChoiceList* list = nullptr)
+      : seed_(seed), problem_(seed, for_training(limits), list), generator_(seed + 77) {
     const VideoSparseAttention& forward = problem_.call();
     dout_ = &like(forward.q);
     dq_ = &like(forward.q);
@@ -31,6 +31,7 @@ public:
     fill_gradient();
   }
 
+  [[nodiscard]] ChoiceList choices() const { return problem_.choices(); }
   [[nodiscard]] RandomVideoSparse& problem() noexcept { return problem_; }
   [[nodiscard]] std::list<HostTensor>& tensors() noexcept { return problem_.tensors(); }
 

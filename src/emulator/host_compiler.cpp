@@ -41,7 +41,7 @@ std::vector<std::string> compile_options(bool poison_registers) {
     options.emplace_back("-ftrivial-auto-var-init=pattern");
 #if defined(TILEWRIGHT_SANITIZE)
   options.insert(options.end(),
-                 {"-g1", "-fsanitize=" TILEWRIGHT_SANITIZE, "-fno-omit-frame-pointer", "-fno-sanitize-recover=all"});
+                 {"-O0", "-g1", "-fsanitize=" TILEWRIGHT_SANITIZE, "-fno-omit-frame-pointer", "-fno-sanitize-recover=all"});
 #endif
   return options;
 }

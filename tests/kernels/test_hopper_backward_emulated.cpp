@@ -65,7 +65,7 @@ TEST_CASE("backward kernels of sm90, default schedules: every pattern, type, hea
           limits.head_dim = head_dim;
           limits.layout = layout;
           CHECK(check(static_cast<std::uint64_t>(head_dim) + (dtype == DataType::bf16 ? 1 : 0), limits, {}, 1,
-                      testing::emulator_seeds) == "");
+                      testing::emulator_seeds()) == "");
         }
 }
 

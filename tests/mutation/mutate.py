@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
 """Mutants of the kernels and device primitives: which of them do the tests notice?
 
-    mutate.py --judge build/tests/mutation/mutation_judge [--sample N] [--seed S] [--jobs J] [--list] [--file TEXT] [ID ...]
+    mutate.py --judge build/tests/mutation/mutation_judge [--sample N] [--seed S] [--jobs J] [--list] [--file TEXT]
+              [--record FILE] [ID ...]
 
 Each mutant removes or weakens one wait, barrier, fence, arrive, copy, store, parity, count, mask or bound. All of them
 are put into one copy of templates/, each behind a switch that a kernel looks up at run time (mutant schemata: Untch,
 Offutt and Harrold 1993), so kernels are compiled once for all mutants. Device headers that have a twin in
 templates/emulator are mutated there: that is what runs. survivors.txt holds the mutants that are known to survive, each
 with the reason; score.txt the least share of mutants that must be noticed. A sample is drawn by the mutants' texts, so
-that a change elsewhere in the kernels leaves it as it was. Exit status 1: below the score, a kernel template that no
+that a change elsewhere in the kernels leaves it as it was. A run of all mutants takes hours: with --record it goes on
+where an earlier one was cut off, in the order of a sample, so that what has been judged is one. Exit status 1: below the score, a kernel template that no
 case of the judge runs, or, where all mutants are run, a survivor that is not explained.
 """
 import argparse
@@ -247,27 +249,58 @@ def sample(mutants, ids, count, seed):
         key = key_of(mutants[id - 1])
         seen[key] = seen.get(key, 0) + 1
         order.append((hashlib.sha256(("%d %s %d" % (seed, key, seen[key])).encode()).hexdigest(), id))
-    return sorted(id for _, id in sorted(order)[:count])
+    return [id for _, id in sorted(order)[:count]]
+
+
+class Record:
+    """Verdicts as they come, kept in a file for these very templates: without one, in memory alone."""
+
+    def __init__(self, path, templates):
+        self.verdicts, self.ran = {}, set()
+        self.path = pathlib.Path(path) if path else None
+        if self.path is None:
+            return
+        version = hashlib.sha256()
+        for source in sorted(templates.rglob("*.cu*")):
+            version.update(source.read_bytes())
+        heading = "templates " + version.hexdigest()
+        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        if lines and lines[0] != heading:
+            sys.exit("%s records other templates or mutants: name another file, or delete it" % self.path)
+        if not lines:
+            self.path.write_text(heading + "\n")
+        for line in lines[1:]:
+            self.read(line)
+
+    def read(self, line):
+        first, *rest = line.split(" ", 2)
+        if first == "kernel":
+            self.ran.add(rest[0])
+        else:
+            self.verdicts[int(first)] = (rest[0], rest[1] if len(rest) > 1 else "")
+
+    def add(self, line):
+        self.read(line)
+        if self.path:
+            with self.path.open("a") as file:
+                file.write(line + "\n")
 
 
 def judge(options, ids, templates, kernels):
     """What the judge says: {id: (verdict, reason)}, and the names of the kernel templates that it ran."""
+    record = Record(options.record, templates)
+    ids = [id for id in ids if id not in record.verdicts]
     environment = dict(os.environ, TILEWRIGHT_TEMPLATES=str(templates))
     command = [options.judge, str(kernels), str(options.jobs)] + ["--verbose"] * options.verbose
     command += ["--seeds", str(options.seeds)]
     for case in options.case:
         command += ["--case", case]
-    run = subprocess.run(command + [str(id) for id in ids], env=environment, stdout=subprocess.PIPE, text=True)
+    with subprocess.Popen(command + [str(id) for id in ids], env=environment, stdout=subprocess.PIPE, text=True) as run:
+        for line in run.stdout:
+            record.add(line.rstrip("\n"))
     if run.returncode != 0:
         sys.exit("the judge ended with status %d" % run.returncode)
-    verdicts, ran = {}, set()
-    for line in run.stdout.splitlines():
-        first, *rest = line.split(" ", 2)
-        if first == "kernel":
-            ran.add(rest[0])
-        else:
-            verdicts[int(first)] = (rest[0], rest[1] if len(rest) > 1 else "")
-    return verdicts, ran
+    return record.verdicts, record.ran
 
 
 def main():
@@ -281,6 +314,7 @@ def main():
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--verbose", action="store_true", help="say what each mutant was noticed by")
     parser.add_argument("--file", default="", help="only mutants of files whose name has this text")
+    parser.add_argument("--record", help="a file for the verdicts, which a later run goes on from")
     parser.add_argument("--keep", help="folder for templates and compiled kernels, kept")
     parser.add_argument("ids", nargs="*", type=int)
     options = parser.parse_args()
@@ -294,8 +328,12 @@ def main():
         if options.sample: # of those that can be noticed
             noticeable = [id for id in ids if key_of(mutants[id - 1]) not in reasons]
             ids = sample(mutants, noticeable, options.sample, options.seed)
+        elif options.record: # known survivors, which run all of their cases, last
+            known = [id for id in ids if key_of(mutants[id - 1]) in reasons]
+            rest = [id for id in ids if key_of(mutants[id - 1]) not in reasons]
+            ids = sample(mutants, rest, len(rest), options.seed) + sample(mutants, known, len(known), options.seed)
         if options.list:
-            for id in ids:
+            for id in sorted(ids):
                 print(id, "%s:%d | %s | %s" % mutants[id - 1])
             return 0
         kernels = work / "kernels"
@@ -306,7 +344,7 @@ def main():
         print("no case of tests/mutation/cases.cpp runs %s" % ", ".join(missing))
     least = float((HERE / "score.txt").read_text().split()[0])
     killed, equivalent, unexplained, unreached = 0, 0, 0, 0
-    for id in ids:
+    for id in sorted(ids):
         verdict, said = verdicts[id]
         known = reasons.get(key_of(mutants[id - 1]))
         place = "%s:%d | %s | %s" % mutants[id - 1]

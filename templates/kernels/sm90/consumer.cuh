@@ -111,15 +111,14 @@ TILEWRIGHT_DEVICE void multiply_query_key(Scores& scores, QueryShared query, con
         SharedMatrix::k_in_columns(query.base) + (depth / panel_columns * QueryShared::panel_bytes + column_bytes);
     const SharedMatrix b =
         SharedMatrix::k_in_columns(key.base) + (depth / panel_columns * KeyShared::panel_bytes + column_bytes);
-    const uint32_t* const fragment = &fragments[(depth - shared_columns) / 4];
     if (depth == 0 && shared_columns > 0) {
       multiply_shared<Element, false>(scores, a, b);
     } else if (depth < shared_columns) {
       multiply_shared<Element, true>(scores, a, b);
     } else if (depth == 0) {
-      multiply_registers<Element, false, true>(scores, fragment, b);
+      multiply_registers<Element, false, true>(scores, fragments, b);
     } else {
-      multiply_registers<Element, true, true>(scores, fragment, b);
+      multiply_registers<Element, true, true>(scores, fragments + (depth - shared_columns) / 4, b);
     }
   }
   commit_products();
