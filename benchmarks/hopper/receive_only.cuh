@@ -8,13 +8,8 @@ namespace tilewright {
 
 TILEWRIGHT_DEVICE void receive(const KernelArguments&, const Shared& shared, int consumer) {
   KeyStages stages(shared, consumer);
-  uint32_t query_parity = 0;
-  const auto next_query = [&] {
-    wait(shared.query_full(consumer), query_parity);
-    query_parity ^= 1;
-    return static_cast<int>(uniform_shared_word(shared.query_note(consumer)));
-  };
-  while (next_query() != no_more_queries) {
+  OwnRows own_rows(shared, consumer);
+  while (own_rows.next() != no_more_rows) {
     KeyStage taken;
     do {
       taken = stages.take();
@@ -24,7 +19,7 @@ TILEWRIGHT_DEVICE void receive(const KernelArguments&, const Shared& shared, int
     } while (!taken.last);
     synchronize_threads(1 + consumer, warpgroup_size);
     if (thread_index() % warpgroup_size == 0) {
-      arrive(shared.query_empty(consumer));
+      own_rows.hand_back();
     }
   }
 }

@@ -3,12 +3,12 @@
 #include <cstdint>
 #include <fstream>
 #include <memory>
-#include <sstream>
 #include <string>
 
 #include "cache/cache.hpp"
 #include "driver/cuda_device.hpp"
 #include "driver/cuda_executor.hpp"
+#include "receiving_source.hpp"
 #include <tilewright/error.hpp>
 #include <tilewright/runtime.hpp>
 
@@ -122,24 +122,6 @@ AttentionBackward backward_of(const TilewrightCall& c, const TilewrightGradients
   return call;
 }
 
-/// The generated kernel with its consumers replaced: see receive_only.cuh.
-codegen::GeneratedSource receiving_source(const Spec& spec, const std::string& receive_only) {
-  codegen::GeneratedSource source = codegen::generate(spec);
-  const std::string computing = "consume(arguments, shared, warpgroup - 1);";
-  const std::size_t call = source.text.rfind(computing), kernel = source.text.rfind("TILEWRIGHT_KERNEL(");
-  if (call == std::string::npos || kernel == std::string::npos || kernel > call)
-    throw Error(ErrorCode::unsupported, "this schedule's kernel has no consumers to replace", "family=sm90",
-                "measure loads with a schedule of family sm90");
-  source.text.replace(call, computing.size(), "receive(arguments, shared, warpgroup - 1);");
-  std::istringstream lines(receive_only);
-  std::string code;
-  for (std::string line; std::getline(lines, line);)
-    if (line.rfind('#', 0) != 0) // all that it includes stands in the source already
-      code += line + '\n';
-  source.text.insert(kernel, code);
-  return source;
-}
-
 } // namespace
 
 extern "C" {
@@ -157,7 +139,7 @@ void* tilewright_open(const char* schedule, const char* receive_only) {
     cache::Toolchain toolchain = cache::default_toolchain();
     if (*receive_only != 0)
       toolchain.generate = [text = std::string(receive_only)](const Spec& spec) {
-        return receiving_source(spec, text);
+        return benchmarks::receiving_source(spec, text);
       };
     runtime = new Runtime(make_cuda_executor(device, options.cache, {}, toolchain), options);
   });

@@ -2,8 +2,12 @@
 // C7508 to C7520, each of which means a kernel several times slower.
 #include <doctest/doctest.h>
 
+#include <cstdlib>
+#include <fstream>
+#include <sstream>
 #include <string>
 
+#include "../benchmarks/hopper/receiving_source.hpp"
 #include "codegen/source.hpp"
 #include "compiler/nvrtc.hpp"
 #include "schedule/heuristic.hpp"
@@ -69,5 +73,20 @@ TEST_CASE("every backward schedule of the sm90 family compiles without spills") 
         if (candidate.refusals.empty())
           compile(schedule::insisted_spec(problem, hopper, candidate.schedule));
     }
+  }
+}
+
+TEST_CASE("the benchmark's load-only kernel follows the forward kernel") {
+  if (nvrtc_missing())
+    return;
+  const char* const root = std::getenv("TILEWRIGHT_SOURCE_DIR");
+  std::ifstream file(std::string(root == nullptr ? "." : root) + "/benchmarks/hopper/receive_only.cuh");
+  std::ostringstream text;
+  text << file.rdbuf();
+  REQUIRE(text.str().find("receive(") != std::string::npos); // run in the source folder, or set TILEWRIGHT_SOURCE_DIR
+  for (const char* line : {"pattern=block_list,tile=4x4x4,edges=full", "pattern=dense"}) {
+    const Problem problem = closed_variants(parse_problem(std::string("attention_forward:") + line)).front();
+    const Spec spec = schedule::default_spec(problem, hopper, Family::sm90);
+    CHECK_NOTHROW(compiler::compile(benchmarks::receiving_source(spec, text.str()), spec.architecture));
   }
 }

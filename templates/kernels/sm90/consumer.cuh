@@ -199,7 +199,7 @@ TILEWRIGHT_DEVICE void consume(const KernelArguments& arguments, const Shared& s
         });
   };
 
-  OwnRows own_rows(shared.own_place(consumer));
+  OwnRows own_rows(shared, consumer);
   // No condition stands around the inner loop: the compiler would keep addresses in vector registers.
   while (own_rows.next() != no_more_rows) {
 #pragma unroll

@@ -21,7 +21,7 @@ TILEWRIGHT_DEVICE bool has_memory(const QueryBlock& query, int row, const TokenG
 
 /// The consumer's rows pass through its own query's shared memory, which is then handed back.
 TILEWRIGHT_DEVICE void store_result(const KernelArguments& arguments, const Shared& shared, RowState& state,
-                                    const OwnRows& own_rows, int consumer) {
+                                    const OwnRows<Shared>& own_rows, int consumer) {
   // Derived anew: kept, what this needs would hold registers around the main loop.
   const int thread = opaque(thread_index()) % warpgroup_size;
   const int lane = thread % warp_size, warp = thread / warp_size;

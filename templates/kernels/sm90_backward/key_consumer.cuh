@@ -48,7 +48,7 @@ TILEWRIGHT_DEVICE void consume(const KernelArguments& arguments, const Shared& s
   Scores scores, score_gradients;
   Packed probabilities, packed_gradients;
 
-  OwnRows own_rows(shared.own_place(consumer));
+  OwnRows own_rows(shared, consumer);
   while (own_rows.next() != no_more_rows) {
     clear(key_gradient);
     clear(value_gradient);

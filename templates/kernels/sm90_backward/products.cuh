@@ -152,8 +152,9 @@ TILEWRIGHT_DEVICE const float* own_share(const KernelArguments& arguments, const
 }
 
 /// From shared memory to the gradients' tensors; hands the rows' place back. All threads, after staging.
-TILEWRIGHT_DEVICE void store_gradients(const KernelArguments& arguments, const Shared& shared, const OwnRows& own_rows,
-                                       const OwnBlock& own, int first_row, int consumer, int thread) {
+TILEWRIGHT_DEVICE void store_gradients(const KernelArguments& arguments, const Shared& shared,
+                                       const OwnRows<Shared>& own_rows, const OwnBlock& own, int first_row,
+                                       int consumer, int thread) {
   fence_shared_for_copies();
   synchronize_consumer(consumer);
   if (thread != 0) {

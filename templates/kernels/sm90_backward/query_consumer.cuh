@@ -56,7 +56,7 @@ TILEWRIGHT_DEVICE void consume(const KernelArguments& arguments, const Shared& s
   Scores scores, score_gradients;
   Packed packed_gradients;
 
-  OwnRows own_rows(shared.own_place(consumer));
+  OwnRows own_rows(shared, consumer);
   while (own_rows.next() != no_more_rows) {
     const OwnStatistics statistics = own_statistics(arguments, own_rows.block(), first_row);
     clear(query_gradient);
