@@ -75,9 +75,10 @@ struct Gradients {
 /// Where the sum over head_dim of dout * out comes from: from the chain rule, or from the call's out as it is.
 enum class BackwardDelta { exact, of_out };
 
-/// The gradients of sum(dout * out) + sum(dlse * lse), of attention_forward's out and lse, from the chain rule: lse, dq,
-/// dk and dv of the call are not looked at, nor is out. BackwardDelta::of_out: what the operator computes from a rounded out. Where a row's
-/// probabilities are all but 0 and 1, its gradients are differences that the rounding of out outweighs.
+/// The gradients of sum(dout * out) + sum(dlse * lse), of attention_forward's out and lse, from the chain rule: lse,
+/// dq, dk and dv of the call are not looked at, nor is out. BackwardDelta::of_out: what the operator computes from a
+/// rounded out. Where a row's probabilities are all but 0 and 1, its gradients are differences that the rounding of out
+/// outweighs.
 Gradients attention_backward(const AttentionBackward& call, const Pattern& pattern, int threads = 0,
                              BackwardDelta delta = BackwardDelta::exact);
 

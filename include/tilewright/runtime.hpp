@@ -38,8 +38,8 @@ struct AttentionForward {
   std::optional<TensorView> coarse{}, gate{}, fine{};
 };
 
-/// The tensors of one backward call: the gradients of a loss with respect to q, k and v, from its gradients with respect
-/// to out and, where the loss depends on it, lse.
+/// The tensors of one backward call: the gradients of a loss with respect to q, k and v, from its gradients with
+/// respect to out and, where the loss depends on it, lse.
 ///
 /// q, k, v, out, lse, scale, layout  as of the forward call, whose results out and lse (not optional here) are
 /// dout       type and extents of out

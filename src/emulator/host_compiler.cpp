@@ -40,8 +40,8 @@ std::vector<std::string> compile_options(bool poison_registers) {
   if (poison_registers)
     options.emplace_back("-ftrivial-auto-var-init=pattern");
 #if defined(TILEWRIGHT_SANITIZE)
-  options.insert(options.end(),
-                 {"-O0", "-g1", "-fsanitize=" TILEWRIGHT_SANITIZE, "-fno-omit-frame-pointer", "-fno-sanitize-recover=all"});
+  options.insert(options.end(), {"-O0", "-g1", "-fsanitize=" TILEWRIGHT_SANITIZE, "-fno-omit-frame-pointer",
+                                 "-fno-sanitize-recover=all"});
 #endif
   return options;
 }
