@@ -16,13 +16,15 @@ import math
 import pathlib
 import random
 
-import compare_gpu
+from cases import LISTS, SMALL, Case, attends, flops_of, make_lists
+from contestants import Contestant
+from shim import Tilewright, call_of
 
 CASES = [
-    (compare_gpu.Case("lists", lists="random", **compare_gpu.LISTS), {"sm90": 370, "sm80": 190}),
-    (compare_gpu.Case("sliding_tile 3x3x3", "sliding_tile", 24, compare_gpu.SMALL, windows=((3, 3, 3),)),
+    (Case("lists", lists="random", **LISTS), {"sm90": 370, "sm80": 190}),
+    (Case("sliding_tile 3x3x3", "sliding_tile", 24, SMALL, windows=((3, 3, 3),)),
      {"sm90": 420}),
-    (compare_gpu.Case("dense 16384", "dense", 12, (1, 1, 16384)), {}),
+    (Case("dense 16384", "dense", 12, (1, 1, 16384)), {}),
 ]
 
 
@@ -42,10 +44,10 @@ class Backward:
         self.q, self.k, self.v, self.dout = (torch.randn(shape, device=device).bfloat16() for _ in range(4))
         self.out, self.dq, self.dk, self.dv = (torch.full_like(self.q, math.nan) for _ in range(4))
         self.lse = torch.full((1, case.heads, case.tokens), math.nan, device=device)
-        lists = compare_gpu.make_lists(torch, case, device) if case.pattern == "block_list" else None
-        self.mask = compare_gpu.attends(torch, case, lists, device)
-        self.call = compare_gpu.call_of(case, self.q, self.k, self.v, self.out, self.lse, lists)
-        self.flops = 2.5 * compare_gpu.flops_of(case, int(lists[0].sum()) if lists else None)
+        lists = make_lists(torch, case, device) if case.pattern == "block_list" else None
+        self.mask = attends(torch, case, lists, device)
+        self.call = call_of(case, self.q, self.k, self.v, self.out, self.lse, lists)
+        self.flops = 2.5 * flops_of(case, int(lists[0].sum()) if lists else None)
         self.stream = torch.cuda.current_stream().cuda_stream
         shim.forward(shim.open(), self.call, self.stream)
         self.plain = self.gradients()
@@ -121,7 +123,7 @@ class Backward:
         same = all(self.torch.equal(a, b) for a, b in zip(*results, strict=True))
         if not same or max(errors.values()) > 1e-2:
             raise RuntimeError(f"{self.case.name}, {name}: errors {errors}, same bits twice: {same}")
-        contestant = compare_gpu.Contestant(self.torch, name, lambda: self.run(runtime, gradients), self.flops)
+        contestant = Contestant(self.torch, name, lambda: self.run(runtime, gradients), self.flops)
         contestant.errors = errors
         return contestant
 
@@ -132,7 +134,7 @@ def cudnn_backward(torch):
     inputs = [x.requires_grad_() for x in (q, k, v)]
     with sdpa_kernel(SDPBackend.CUDNN_ATTENTION):
         out = torch.nn.functional.scaled_dot_product_attention(*inputs)
-    return compare_gpu.Contestant(torch, "cudnn dense",
+    return Contestant(torch, "cudnn dense",
                                   lambda: torch.autograd.grad(out, inputs, dout, retain_graph=True),
                                   2.5 * 4 * 128 * 12 * 16384**2)
 
@@ -145,7 +147,7 @@ def main():
     options = parser.parse_args()
     import torch
 
-    shim = compare_gpu.Tilewright(options.shim)
+    shim = Tilewright(options.shim)
     shim.library.tilewright_open_family.restype = ctypes.c_void_p
     shim.library.tilewright_backward_workspace.restype = ctypes.c_int64
     families = {name: ctypes.c_void_p(shim.library.tilewright_open_family(name.encode())) for name in ("sm90", "sm80")}
@@ -158,7 +160,7 @@ def main():
             backward.do(backward.library.tilewright_transpose, families["sm90"], backward.kept)
             contestants.append(backward.contestant("sm90, lists kept", families["sm90"], backward.kept))
         contestants += [cudnn_backward(torch),
-                        compare_gpu.Contestant(torch, "G", lambda: torch.matmul(a, b), 2 * 8192**3)]
+                        Contestant(torch, "G", lambda: torch.matmul(a, b), 2 * 8192**3)]
         for contestant in contestants:
             contestant.warm_up()
         order, shuffled = random.Random(0), list(contestants)

@@ -12,15 +12,17 @@ import json
 import pathlib
 import random
 
-import compare_gpu
+from cases import CASES
+from contestants import Contestant, contestants_of
+from shim import Tilewright
 
 
-def contestants_of(torch, shim, case, schedules, against):
+def schedules_of(torch, shim, case, schedules, against):
     case = dataclasses.replace(case, targets=tuple((name, 0) for name in against))
     found = []
     for schedule in schedules:
         try:
-            ours, facts = compare_gpu.contestants_of(torch, shim, dataclasses.replace(case, schedule=schedule), False)
+            ours, facts = contestants_of(torch, shim, dataclasses.replace(case, schedule=schedule), False)
         except RuntimeError as problem:
             print(f"  {schedule or 'default'}: {str(problem)[:400]}", flush=True)
             continue
@@ -37,12 +39,12 @@ def main():
     options = parser.parse_args()
     import torch
 
-    shim = compare_gpu.Tilewright(options.shim)
+    shim = Tilewright(options.shim)
     a, b = (torch.randn(8192, 8192, device="cuda").bfloat16() for _ in range(2))
-    cases = {case.name: case for case in compare_gpu.CASES}
+    cases = {case.name: case for case in CASES}
     for entry in json.loads(options.plan.read_text()):
-        contestants = contestants_of(torch, shim, cases[entry["case"]], entry["schedules"], entry.get("against", []))
-        contestants.append(compare_gpu.Contestant(torch, "G", lambda: torch.matmul(a, b), 2 * 8192**3))
+        contestants = schedules_of(torch, shim, cases[entry["case"]], entry["schedules"], entry.get("against", []))
+        contestants.append(Contestant(torch, "G", lambda: torch.matmul(a, b), 2 * 8192**3))
         for contestant in contestants:
             contestant.warm_up()
         order, shuffled = random.Random(0), list(contestants)

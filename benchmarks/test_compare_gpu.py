@@ -10,6 +10,7 @@ import unittest
 import xml.dom.minidom
 
 import compare_gpu
+from cases import CASES, Case, flops_of
 
 
 def brute_force_pairs(case):
@@ -41,12 +42,12 @@ def fake(tflops, milliseconds=1.0):
 class CompareGpu(unittest.TestCase):
     def test_flops_count_valid_pairs(self):
         for canvas, text in (((5, 7, 9), 4), ((4, 6, 8), -1), ((1, 3, 5), 0)):
-            case = compare_gpu.Case("x", "sliding_tile", 2, canvas, tile=(2, 3, 4), windows=((3, 1, 1), (2, 2, 3)), text=text)
-            self.assertEqual(compare_gpu.flops_of(case), 4 * 128 * brute_force_pairs(case))
-        self.assertAlmostEqual(compare_gpu.flops_of(compare_gpu.CASES[0]) * 1e-9, 8806, delta=0.5)
+            case = Case("x", "sliding_tile", 2, canvas, tile=(2, 3, 4), windows=((3, 1, 1), (2, 2, 3)), text=text)
+            self.assertEqual(flops_of(case), 4 * 128 * brute_force_pairs(case))
+        self.assertAlmostEqual(flops_of(CASES[0]) * 1e-9, 8806, delta=0.5)
 
     def test_targets_are_judged_by_ratios_of_the_same_run(self):
-        case = compare_gpu.CASES[0]  # 1.05 G and 1.12 cuDNN
+        case = CASES[0]  # 1.05 G and 1.12 cuDNN
         results = {case.name: {"ours": fake(704), "G": fake(670), "cudnn": fake(630), "flex": fake(440)}}
         self.assertEqual([kept for *_, kept in compare_gpu.verdicts(case, results)], [True, False])
         row = compare_gpu.row_of(case, results)
@@ -56,14 +57,14 @@ class CompareGpu(unittest.TestCase):
         self.assertEqual(compare_gpu.row_of(case, {case.name: {"error": "no"}}).split(), ["sta", "3x3x3", "no"])
 
     def test_ragged_canvas_is_judged_by_time_per_tile(self):
-        ragged = next(case for case in compare_gpu.CASES if "ragged" in case.name)
+        ragged = next(case for case in CASES if "ragged" in case.name)
         results = {"sta 24x48x80": {"ours": fake(700, 10.0)}, ragged.name: {"ours": fake(600, 10.4)}}
         self.assertEqual([kept for *_, kept in compare_gpu.verdicts(ragged, results)], [True])  # both have 240 tiles
         results[ragged.name] = {"ours": fake(600, 10.6)}
         self.assertEqual([kept for *_, kept in compare_gpu.verdicts(ragged, results)], [False])
 
     def test_report_is_json_and_svg(self):
-        results = {case.name: {"ours": fake(700), "G": fake(670), "cudnn": fake(620)} for case in compare_gpu.CASES}
+        results = {case.name: {"ours": fake(700), "G": fake(670), "cudnn": fake(620)} for case in CASES}
         with tempfile.TemporaryDirectory() as folder:
             compare_gpu.write_report(pathlib.Path(folder), results, {"gpu": "none"})
             written = sorted(path.name for path in pathlib.Path(folder).iterdir())
