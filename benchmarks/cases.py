@@ -126,7 +126,7 @@ def tile_order(torch, case, device):
 
 
 def attends(torch, case, lists, device):
-    """The mask as a function of (head, query token, key token) tensors: what FlexAttention compiles and what the check
+    """The mask as a function of (head, query token, key token) tensors: what FlexAttention is told and what the check
     uses. Written from the definition, on its own."""
     if case.pattern == "dense":
         return lambda head, q, k: q >= 0

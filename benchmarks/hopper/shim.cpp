@@ -17,7 +17,7 @@ using namespace tilewright;
 extern "C" {
 
 /// One forward call. Tensors are contiguous, [batch, tokens, heads, head_dim]. Mirrored by class Call in
-/// compare_gpu.py.
+/// shim.py.
 struct TilewrightCall {
   void *q, *k, *v, *out, *lse;  // lse may be null
   const void *counts, *indices; // int32 [heads, query tiles] and [heads, query tiles, capacity]: block_list
