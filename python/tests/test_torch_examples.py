@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 BENCHMARKS = Path(__file__).parent.parent.parent / "benchmarks"
 
@@ -27,6 +29,7 @@ def test_train_step(capsys):
 
 def test_model_step_runs_on_a_cpu():
     """The last column is the difference of today's way and ours."""
+    pytest.importorskip("torch.nn.attention.flex_attention", reason="SKIP: PyTorch before 2.5")
     small = "--canvas 4x8x8 --tile 4x4x4 --window 1x3x1 --heads 2 --head-dim 64 --layers 1 --rounds 1"
     said = run(str(BENCHMARKS / "compare_model_step.py"), "--device", "cpu", "--forward-only", *small.split())
     rows = [line.split("|") for line in said.splitlines() if line.startswith(("| attention", "| step"))]
