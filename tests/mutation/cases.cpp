@@ -1,6 +1,7 @@
 #include "cases.hpp"
 
 #include <algorithm>
+#include <numeric>
 #include <random>
 
 #include <fmt/format.h>
@@ -92,6 +93,21 @@ std::vector<int> empty_behind(int key_blocks) {
   return sizes;
 }
 
+/// Two key blocks of three are empty.
+std::vector<int> mostly_empty(int key_blocks) {
+  std::vector<int> sizes(static_cast<std::size_t>(key_blocks), 0);
+  for (std::size_t block = 0; block < sizes.size(); block += 3)
+    sizes[block] = 64;
+  return sizes;
+}
+
+/// 0, 1, ..., count - 1.
+std::vector<int> numbers(int count) {
+  std::vector<int> all(static_cast<std::size_t>(count));
+  std::iota(all.begin(), all.end(), 0);
+  return all;
+}
+
 /// Ascending lists of every length for 7 query blocks: the consumers' last item is not whole.
 std::vector<std::vector<int>> random_lists(int key_blocks) {
   std::mt19937 generator(3);
@@ -180,6 +196,7 @@ std::vector<CaseMaker> all_cases() {
               {.pattern = sliding_tile, .text = "text=1", .max_tokens = 200, .accept = one_text_token}, sm80_lazy),
       forward("sm80 odd tiles", {.pattern = sliding_tile, .max_tokens = 200, .tile = Tile{1, 8, 24}}, sm80),
       forward("sm80 lists tiled", sized_lists, sm80_lazy),
+      listed("sm80 lists, few tiles with keys", {{0, 39}, numbers(40), {}}, 40, sm80, {.key_sizes = mostly_empty(40)}),
       forward("sm80 lists tiny sizes", tiny_lists, sm80_lazy),
       forward("sm80 lists", with(clipped_lists, [](Wanted& wanted) { wanted.dtype = DataType::fp16; }), sm80),
       // attention_forward_sm90
@@ -256,6 +273,7 @@ std::vector<CaseMaker> all_cases() {
       backward(
           "sm80 backward sliding tiled", ampere,
           {.pattern = sliding_tile, .layout = tiled, .text = "text=1", .least_keys = 100, .dtype = DataType::fp16}),
+      backward("sm80 backward odd tiles", ampere, {.pattern = sliding_tile, .max_tokens = 200, .tile = Tile{1, 8, 24}}),
       backward("sm80 backward one text token", ampere,
                {.pattern = sliding_tile, .text = "text=1", .max_tokens = 200, .accept = one_text_token}),
       backward("sm80 backward lists", ampere, clipped_lists),
@@ -310,10 +328,23 @@ std::vector<CaseMaker> all_cases() {
     }
   for (const Architecture& architecture : {ampere, hopper})
     for (const Layout layout : {raster, tiled})
-      for (const std::uint64_t seed : {1, 2})
+      for (const std::uint64_t seed : {1, 2}) {
+        testing::VideoSparseLimits limits = small_video_sparse();
+        limits.layout = layout;
         cases.push_back(video_sparse_gradient(
             fmt::format("video sparse gradient, {}, {}, seed {}", to_string(architecture), to_string(layout), seed),
-            architecture, layout, seed));
+            architecture, limits, seed));
+      }
+  testing::VideoSparseLimits many_tiles = small_video_sparse(), opposed = many_tiles, keyless = many_tiles;
+  many_tiles.canvas = Canvas{1, 11, 290};
+  many_tiles.layout = raster;
+  many_tiles.max_flops = 1;
+  cases.push_back(video_sparse_gradient("video sparse gradient, many tiles", ampere, many_tiles, 500));
+  opposed.layout = keyless.layout = tiled;
+  opposed.opposed = keyless.keyless = true;
+  opposed.activation = 1.0;
+  cases.push_back(video_sparse_gradient("video sparse gradient, opposed", ampere, opposed, 400));
+  cases.push_back(video_sparse_gradient("video sparse gradient, no key", ampere, keyless, 600));
   return cases;
 }
 
