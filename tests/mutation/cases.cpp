@@ -123,6 +123,8 @@ const std::string sm80 = "family=sm80,block_q=64,block_k=32,stages=3,warps=4,blo
 const std::string sm80_lazy = "family=sm80,block_q=64,block_k=32,stages=2,warps=2,blocks_per_processor=1,softmax=lazy";
 const std::string two = "family=sm90,block_q=128,block_k=64,blocks_per_processor=1,consumers=2,consumer_registers=232,"
                         "producer_registers=40,";
+const std::string three = "family=sm90,block_q=192,block_k=64,blocks_per_processor=1,consumers=3,"
+                          "consumer_registers=160,producer_registers=32,";
 const std::string one = "family=sm90,block_q=64,block_k=64,stages=2,blocks_per_processor=2,consumers=1,"
                         "consumer_registers=208,producer_registers=40,cluster=1,";
 const std::string one_stage = "family=sm90,block_q=64,block_k=64,stages=1,blocks_per_processor=2,consumers=1,"
@@ -194,6 +196,8 @@ std::vector<CaseMaker> all_cases() {
               {.pattern = sliding_tile, .text = "edges=clipped", .tile = cube, .accept = lacks_a_layer}, sm80),
       forward("sm80 one text token",
               {.pattern = sliding_tile, .text = "text=1", .max_tokens = 200, .accept = one_text_token}, sm80_lazy),
+      forward("sm80 no text token",
+              {.pattern = sliding_tile, .text = "text=1", .max_tokens = 200, .accept = no_text_token}, sm80),
       forward("sm80 odd tiles", {.pattern = sliding_tile, .max_tokens = 200, .tile = Tile{1, 8, 24}}, sm80),
       forward("sm80 lists tiled", sized_lists, sm80_lazy),
       listed("sm80 lists, few tiles with keys", {{0, 39}, numbers(40), {}}, 40, sm80, {.key_sizes = mostly_empty(40)}),
@@ -214,6 +218,14 @@ std::vector<CaseMaker> all_cases() {
               one + "overlap=0,softmax=lazy"),
       forward("sm90 sliding, many tiles", big_slide, one + "overlap=1,softmax=fixed"),
       forward("sm90 sliding, many text rows", many_texts, one + "overlap=1,softmax=online"),
+      forward("sm90 sliding, half of the query in registers",
+              {.pattern = sliding_tile,
+               .least_keys = 384,
+               .head_dim = 128,
+               .max_tokens = 1200,
+               .max_flops = 1e8,
+               .tile = Tile{3, 8, 8}},
+              three + "stages=2,cluster=1,overlap=1,softmax=fixed"),
       forward("sm90 sliding tiled", clipped_tiles, one + "overlap=1,softmax=fixed"),
       forward("sm90 sliding per head", {.pattern = sliding_tile, .text = "window=per_head"},
               one + "overlap=0,softmax=online"),

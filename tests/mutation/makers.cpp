@@ -25,7 +25,7 @@ RandomLimits limits_of(const Wanted& wanted) {
   limits.pattern = wanted.pattern;
   limits.layout = wanted.layout;
   limits.dtype = wanted.dtype;
-  limits.head_dim = 64;
+  limits.head_dim = wanted.head_dim;
   limits.tile = wanted.tile;
   limits.tiny_sizes = wanted.tiny_sizes;
   limits.max_tokens = wanted.max_tokens;

@@ -26,6 +26,7 @@ struct Wanted {
   std::int64_t least_keys = 1; // rows of k
   double query_scale = 1;
   DataType dtype = DataType::bf16;
+  std::int32_t head_dim = 64;
   bool grouped = false; // several query heads share keys
   bool lse = true;
   std::int64_t least_heads = 1; // batch * query heads

@@ -75,7 +75,7 @@ STEP = re.compile(r"\+= (?P<step>[^;]+)\) \{")
 SMALLER = re.compile(r"(?P<left>[\w.]+(?: - \w+)?) [<>] (?P<right>\w+) \? (?P=left) : (?P=right)")  # or the larger
 # Not mutated: which thread does what one thread has to do; limits of float32 numbers, which 1 more leaves as they are.
 CHOSEN = re.compile(r"(?:thread_index\(\)(?: % \w+)?|lane_index\(\)|\b(?:lane|lane % 4|thread|chunk|first_row)) [!=]= 0")
-FLOATS = ("exponential_limit", "lazy_growth", "tolerated_growth")
+FLOATS = ("exponential_limit", "lazy_growth", "no_maximum", "tolerated_growth")
 SKIPPED = re.compile(r"constexpr|static_assert|^\s*#|^\s*//|asm |template <|^using |operator")
 
 
