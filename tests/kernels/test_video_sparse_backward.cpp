@@ -109,7 +109,7 @@ TEST_CASE("video sparse attention's gradient: empty tiles beside scores far belo
 
 TEST_CASE("video sparse attention's gradient: more tiles than the coarse kernels have in shared memory at once") {
   VideoSparseLimits limits = small_problems();
-  limits.canvas = Canvas{1, 11, 290};
+  limits.canvas = Canvas{1, 11, 180};
   limits.layout = Layout::raster;
   limits.max_flops = 1;
   for (const std::int32_t head_dim : {64, 128}) {

@@ -348,7 +348,7 @@ std::vector<CaseMaker> all_cases() {
             architecture, limits, seed));
       }
   testing::VideoSparseLimits many_tiles = small_video_sparse(), opposed = many_tiles, keyless = many_tiles;
-  many_tiles.canvas = Canvas{1, 11, 290};
+  many_tiles.canvas = Canvas{1, 11, 180};
   many_tiles.layout = raster;
   many_tiles.max_flops = 1;
   cases.push_back(video_sparse_gradient("video sparse gradient, many tiles", ampere, many_tiles, 500));
