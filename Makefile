@@ -47,9 +47,9 @@ benchmark: dependencies
 gpu: build
 	tests/gpu/run.sh $(BUILD)
 
-## sanitize: the tests under the address and undefined-behaviour sanitizers
+## sanitize: all that can run under the address and undefined-behaviour sanitizers, and the thread sanitizer
 sanitize: dependencies
-	$(MAKE) --no-print-directory test BUILD=$(BUILD)-sanitize CMAKE_FLAGS="-DTILEWRIGHT_SANITIZE=address,undefined"
+	JOBS=$(JOBS) scripts/test_sanitized.sh $(BUILD)-sanitize whole
 
 ## mutation: switch on one mutant of the kernels after the other; fuzz: feed the parsers what nobody would write
 mutation: build

@@ -32,6 +32,8 @@ struct VideoSparseLimits {
   std::optional<double> activation{}; // what q, k and v are drawn with
   bool training = false;              // always keeps the fine result and its LSE; large gates, too
   bool opposed = false;               // every score is far below 0; sizes with empty tiles wherever they can be
+  bool keyless = false;               // sizes leave no key at all, in the tiled layout
+  std::optional<Canvas> canvas{};     // as wide as it is, with lists of one tile
 };
 
 class RandomVideoSparse {
@@ -50,7 +52,7 @@ public:
     heads_ = kv_heads_ * integer(1, 3);
     const problem::Tiling queries(call_.canvas, call_.tile), keys(key_canvas(), call_.tile);
     shrink(queries, keys);
-    call_.topk = chance(0.2) ? keys.tile_count() : integer(1, keys.tile_count());
+    call_.topk = limits_.canvas ? 1 : chance(0.2) ? keys.tile_count() : integer(1, keys.tile_count());
     activation_ = limits.activation.value_or(pick({1.0, 1.0, 4.0, 16.0}));
     ties_ = static_cast<int>(integer(0, 3)); // 0, 1: none on purpose; 2: every key alike; 3: three kinds of key tiles
     draw(queries, keys);
@@ -125,6 +127,8 @@ private:
   [[nodiscard]] Canvas key_canvas() const { return call_.key_canvas.value_or(call_.canvas); }
 
   Canvas draw_canvas() {
+    if (limits_.canvas)
+      return *limits_.canvas;
     Extent3 count{1, 1, 1};
     for (std::int64_t attempt = integer(0, 9); attempt > 0; --attempt) {
       Extent3 larger = count;
@@ -165,8 +169,10 @@ private:
   }
 
   void draw(const problem::Tiling& queries, const problem::Tiling& keys) {
-    if (call_.layout == Layout::tiled && (chance(0.4) || limits_.opposed)) {
+    if (call_.layout == Layout::tiled && (chance(0.4) || limits_.opposed || limits_.keyless)) {
       call_.key_sizes = draw_sizes(keys);
+      if (limits_.keyless)
+        tensors_.back().fill([](auto, auto, auto, auto) { return std::optional(0.0); });
       if (chance(0.7))
         call_.query_sizes = draw_sizes(queries);
     }

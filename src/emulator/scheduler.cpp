@@ -40,12 +40,15 @@ void Scheduler::create(std::size_t number) {
   fiber->stack.bottom = bottom;
   fiber->stack.bytes = stack.size;
   create_history(fiber->stack);
+  const SanitizedStack host = host_stack();
+  switch_history(fiber->stack); // boost enters the stack once, and comes back
   fiber->context = boost::context::fiber(std::allocator_arg, boost::context::preallocated(stack.sp, stack.size, stack),
                                          KeepsStack{}, [this, fiber](boost::context::fiber&& from) {
                                            enter(*fiber, std::move(from));
-                                           leave_stack(fiber->stack, host_stack_);
+                                           leave_stack_for_good(fiber->stack, host_stack_);
                                            return std::move(host_);
                                          });
+  switch_history(host);
 }
 
 void Scheduler::begin(std::uint64_t seed, std::size_t blocks, std::size_t threads_per_block) {

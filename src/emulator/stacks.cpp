@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 #include <sys/mman.h>
 
+#include "emulator/sanitizers.hpp"
 #include <tilewright/error.hpp>
 
 namespace tilewright::emulator {
@@ -32,7 +33,10 @@ Stacks::Stacks(std::size_t count) : count_(count), mapped_bytes_((count + 1) * s
     ::mprotect(bottom(index) - page_bytes, page_bytes, PROT_NONE);
 }
 
-Stacks::~Stacks() { ::munmap(mapping_, mapped_bytes_); }
+Stacks::~Stacks() {
+  forget_frames(mapping_, mapped_bytes_);
+  ::munmap(mapping_, mapped_bytes_);
+}
 
 unsigned char* Stacks::bottom(std::size_t index) const noexcept {
   return reinterpret_cast<unsigned char*>((first_ + index) * stack_bytes) + thread_area_bytes + page_bytes;

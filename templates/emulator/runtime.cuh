@@ -197,7 +197,7 @@ unsigned char* matrix_row_at(WarpExchange& exchange, int row, Access access, Lan
   for (int word = 0; word < 4; ++word) {
     for (int lane = 0; lane < warp_lanes; ++lane) {
       if ((lanes(word) >> lane & 1) != 0) {
-        shared_at(*exchange.threads[lane], address + 4 * word, 4, access, place);
+        shared_at(*exchange.threads[lane], address + static_cast<uint32_t>(4 * word), 4, access, place);
       }
     }
   }

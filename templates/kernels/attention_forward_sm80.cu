@@ -101,8 +101,7 @@ attention_forward(TILEWRIGHT_ARGUMENT(tilewright::KernelArguments, arguments)) {
       list.extend(arguments, block + config::stages + 1);
     }
   }
-  wait_for_copies<0>(); // without a key block nothing waited for the query's rows, which the result's are written over
-  synchronize_block();
+  wait_for_copies<0>(); // none outlives the thread block
   normalise(state);
   // Derived anew: kept, it would hold registers around the main loop.
   const QueryBlock result = pattern_query_block(arguments, opaque(block_index()));

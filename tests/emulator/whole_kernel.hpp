@@ -27,7 +27,8 @@ class WholeKernel {
 public:
   WholeKernel(Spec spec, const std::vector<Replacement>& replacements = {}) : spec_(std::move(spec)) {
     std::string source = codegen::generate(spec_, codegen::Target::emulator).text;
-    for (const auto& [original, changed] : replacements) {
+    for (const Replacement& replacement : replacements) {
+      const std::string_view original = replacement.original, changed = replacement.changed;
       const std::size_t at = source.find(original);
       CAPTURE(original);
       REQUIRE_MESSAGE(at != std::string::npos, "the templates no longer have the text that this test changes");

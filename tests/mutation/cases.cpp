@@ -1,6 +1,7 @@
 #include "cases.hpp"
 
 #include <algorithm>
+#include <numeric>
 #include <random>
 
 #include <fmt/format.h>
@@ -92,6 +93,21 @@ std::vector<int> empty_behind(int key_blocks) {
   return sizes;
 }
 
+/// Two key blocks of three are empty.
+std::vector<int> mostly_empty(int key_blocks) {
+  std::vector<int> sizes(static_cast<std::size_t>(key_blocks), 0);
+  for (std::size_t block = 0; block < sizes.size(); block += 3)
+    sizes[block] = 64;
+  return sizes;
+}
+
+/// 0, 1, ..., count - 1.
+std::vector<int> numbers(int count) {
+  std::vector<int> all(static_cast<std::size_t>(count));
+  std::iota(all.begin(), all.end(), 0);
+  return all;
+}
+
 /// Ascending lists of every length for 7 query blocks: the consumers' last item is not whole.
 std::vector<std::vector<int>> random_lists(int key_blocks) {
   std::mt19937 generator(3);
@@ -107,6 +123,8 @@ const std::string sm80 = "family=sm80,block_q=64,block_k=32,stages=3,warps=4,blo
 const std::string sm80_lazy = "family=sm80,block_q=64,block_k=32,stages=2,warps=2,blocks_per_processor=1,softmax=lazy";
 const std::string two = "family=sm90,block_q=128,block_k=64,blocks_per_processor=1,consumers=2,consumer_registers=232,"
                         "producer_registers=40,";
+const std::string three = "family=sm90,block_q=192,block_k=64,blocks_per_processor=1,consumers=3,"
+                          "consumer_registers=160,producer_registers=32,";
 const std::string one = "family=sm90,block_q=64,block_k=64,stages=2,blocks_per_processor=2,consumers=1,"
                         "consumer_registers=208,producer_registers=40,cluster=1,";
 const std::string one_stage = "family=sm90,block_q=64,block_k=64,stages=1,blocks_per_processor=2,consumers=1,"
@@ -178,8 +196,11 @@ std::vector<CaseMaker> all_cases() {
               {.pattern = sliding_tile, .text = "edges=clipped", .tile = cube, .accept = lacks_a_layer}, sm80),
       forward("sm80 one text token",
               {.pattern = sliding_tile, .text = "text=1", .max_tokens = 200, .accept = one_text_token}, sm80_lazy),
+      forward("sm80 no text token",
+              {.pattern = sliding_tile, .text = "text=1", .max_tokens = 200, .accept = no_text_token}, sm80),
       forward("sm80 odd tiles", {.pattern = sliding_tile, .max_tokens = 200, .tile = Tile{1, 8, 24}}, sm80),
       forward("sm80 lists tiled", sized_lists, sm80_lazy),
+      listed("sm80 lists, few tiles with keys", {{0, 39}, numbers(40), {}}, 40, sm80, {.key_sizes = mostly_empty(40)}),
       forward("sm80 lists tiny sizes", tiny_lists, sm80_lazy),
       forward("sm80 lists", with(clipped_lists, [](Wanted& wanted) { wanted.dtype = DataType::fp16; }), sm80),
       // attention_forward_sm90
@@ -197,6 +218,14 @@ std::vector<CaseMaker> all_cases() {
               one + "overlap=0,softmax=lazy"),
       forward("sm90 sliding, many tiles", big_slide, one + "overlap=1,softmax=fixed"),
       forward("sm90 sliding, many text rows", many_texts, one + "overlap=1,softmax=online"),
+      forward("sm90 sliding, half of the query in registers",
+              {.pattern = sliding_tile,
+               .least_keys = 384,
+               .head_dim = 128,
+               .max_tokens = 1200,
+               .max_flops = 1e8,
+               .tile = Tile{3, 8, 8}},
+              three + "stages=2,cluster=1,overlap=1,softmax=fixed"),
       forward("sm90 sliding tiled", clipped_tiles, one + "overlap=1,softmax=fixed"),
       forward("sm90 sliding per head", {.pattern = sliding_tile, .text = "window=per_head"},
               one + "overlap=0,softmax=online"),
@@ -256,6 +285,7 @@ std::vector<CaseMaker> all_cases() {
       backward(
           "sm80 backward sliding tiled", ampere,
           {.pattern = sliding_tile, .layout = tiled, .text = "text=1", .least_keys = 100, .dtype = DataType::fp16}),
+      backward("sm80 backward odd tiles", ampere, {.pattern = sliding_tile, .max_tokens = 200, .tile = Tile{1, 8, 24}}),
       backward("sm80 backward one text token", ampere,
                {.pattern = sliding_tile, .text = "text=1", .max_tokens = 200, .accept = one_text_token}),
       backward("sm80 backward lists", ampere, clipped_lists),
@@ -265,6 +295,9 @@ std::vector<CaseMaker> all_cases() {
       backward("sm90 backward dense", hopper, clipped, {Family::sm90}),
       backward("sm90 backward dense ragged queries", hopper, dense_ragged, {Family::sm90}),
       backward("sm90 backward dense tiled", hopper, with(clipped, in_tiles), {Family::sm90, keys_shared}),
+      backward("sm90 backward, several blocks for each consumer", hopper,
+               {.text = "edges=full", .least_keys = 1024, .max_tokens = 1200, .max_flops = 4e8},
+               {Family::sm90, keys_apart, queries_apart}),
       backward("sm90 backward sliding", hopper, clipped_slide, {Family::sm90, "", queries_shared}),
       backward("sm90 backward sliding, many tiles", hopper, big_slide, {Family::sm90, keys_apart}),
       backward("sm90 backward sliding, many text rows", hopper, many_texts, {Family::sm90, keys_apart}),
@@ -310,10 +343,23 @@ std::vector<CaseMaker> all_cases() {
     }
   for (const Architecture& architecture : {ampere, hopper})
     for (const Layout layout : {raster, tiled})
-      for (const std::uint64_t seed : {1, 2})
+      for (const std::uint64_t seed : {1, 2}) {
+        testing::VideoSparseLimits limits = small_video_sparse();
+        limits.layout = layout;
         cases.push_back(video_sparse_gradient(
             fmt::format("video sparse gradient, {}, {}, seed {}", to_string(architecture), to_string(layout), seed),
-            architecture, layout, seed));
+            architecture, limits, seed));
+      }
+  testing::VideoSparseLimits many_tiles = small_video_sparse(), opposed = many_tiles, keyless = many_tiles;
+  many_tiles.canvas = Canvas{1, 11, 180};
+  many_tiles.layout = raster;
+  many_tiles.max_flops = 1;
+  cases.push_back(video_sparse_gradient("video sparse gradient, many tiles", ampere, many_tiles, 500));
+  opposed.layout = keyless.layout = tiled;
+  opposed.opposed = keyless.keyless = true;
+  opposed.activation = 1.0;
+  cases.push_back(video_sparse_gradient("video sparse gradient, opposed", ampere, opposed, 400));
+  cases.push_back(video_sparse_gradient("video sparse gradient, no key", ampere, keyless, 600));
   return cases;
 }
 

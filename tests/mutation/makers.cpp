@@ -7,7 +7,6 @@
 
 #include "schedule/feasibility.hpp"
 #include "support_random_backward.hpp"
-#include "support_video_sparse.hpp"
 #include "support_video_sparse_backward.hpp"
 #include <tilewright/error.hpp>
 
@@ -26,7 +25,7 @@ RandomLimits limits_of(const Wanted& wanted) {
   limits.pattern = wanted.pattern;
   limits.layout = wanted.layout;
   limits.dtype = wanted.dtype;
-  limits.head_dim = 64;
+  limits.head_dim = wanted.head_dim;
   limits.tile = wanted.tile;
   limits.tiny_sizes = wanted.tiny_sizes;
   limits.max_tokens = wanted.max_tokens;
@@ -131,11 +130,7 @@ CaseMaker backward(std::string name, const Architecture& architecture, const Wan
 CaseMaker video_sparse(std::string name, const Architecture& architecture, std::vector<std::string> described,
                        std::uint64_t first_seed) {
   return {name, [=] {
-            testing::VideoSparseLimits limits;
-            limits.max_tiles = 12;
-            limits.max_tokens = 800;
-            limits.max_flops = 6e6;
-            limits.head_dim = 64;
+            const testing::VideoSparseLimits limits = small_video_sparse();
             for (std::uint64_t seed = first_seed; seed < first_seed + most_seeds; ++seed) {
               const auto problem = std::make_shared<RandomVideoSparse>(seed, limits);
               const std::string text = problem->description();
@@ -156,14 +151,18 @@ CaseMaker video_sparse(std::string name, const Architecture& architecture, std::
           }};
 }
 
-CaseMaker video_sparse_gradient(std::string name, const Architecture& architecture, Layout layout, std::uint64_t seed) {
+testing::VideoSparseLimits small_video_sparse() {
+  testing::VideoSparseLimits limits;
+  limits.max_tiles = 12;
+  limits.max_tokens = 800;
+  limits.max_flops = 6e6;
+  limits.head_dim = 64;
+  return limits;
+}
+
+CaseMaker video_sparse_gradient(std::string name, const Architecture& architecture,
+                                const testing::VideoSparseLimits& limits, std::uint64_t seed) {
   return {name, [=] {
-            testing::VideoSparseLimits limits;
-            limits.max_tiles = 12;
-            limits.max_tokens = 800;
-            limits.max_flops = 6e6;
-            limits.head_dim = 64;
-            limits.layout = layout;
             const auto problem = std::make_shared<testing::RandomVideoSparseBackward>(seed, limits);
             return Case{
                 name, architecture, [=](const std::shared_ptr<Executor>& executor) {

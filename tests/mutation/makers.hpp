@@ -11,6 +11,7 @@
 #include "support_listed_blocks.hpp"
 #include "support_random_problem.hpp"
 #include "support_tile_kernels.hpp"
+#include "support_video_sparse.hpp"
 #include <tilewright/runtime.hpp>
 
 namespace tilewright::mutation {
@@ -25,6 +26,7 @@ struct Wanted {
   std::int64_t least_keys = 1; // rows of k
   double query_scale = 1;
   DataType dtype = DataType::bf16;
+  std::int32_t head_dim = 64;
   bool grouped = false; // several query heads share keys
   bool lse = true;
   std::int64_t least_heads = 1; // batch * query heads
@@ -56,7 +58,10 @@ CaseMaker backward(std::string name, const Architecture& architecture, const Wan
 CaseMaker video_sparse(std::string name, const Architecture& architecture, std::vector<std::string> described,
                        std::uint64_t first_seed = 0);
 /// The same and its gradient.
-CaseMaker video_sparse_gradient(std::string name, const Architecture& architecture, Layout layout, std::uint64_t seed);
+CaseMaker video_sparse_gradient(std::string name, const Architecture& architecture,
+                                const testing::VideoSparseLimits& limits, std::uint64_t seed);
+/// What takes little time.
+testing::VideoSparseLimits small_video_sparse();
 
 /// problems: so many one after the other, each with a topk of one more.
 CaseMaker selection(std::string name, const testing::SelectSizes& sizes, const testing::SelectForm& form = {},

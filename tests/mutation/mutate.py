@@ -56,6 +56,8 @@ constexpr int mutated(int number) {
   }
   return switchboard->active == number ? 1 : 0;
 }
+// Of what a constant may begin with: a compiler that tries it as one would find none of the mutants on.
+inline bool mutated_choice(int number) { return mutated(number) != 0; }
 } // namespace tilewright
 """
 
@@ -75,7 +77,7 @@ STEP = re.compile(r"\+= (?P<step>[^;]+)\) \{")
 SMALLER = re.compile(r"(?P<left>[\w.]+(?: - \w+)?) [<>] (?P<right>\w+) \? (?P=left) : (?P=right)")  # or the larger
 # Not mutated: which thread does what one thread has to do; limits of float32 numbers, which 1 more leaves as they are.
 CHOSEN = re.compile(r"(?:thread_index\(\)(?: % \w+)?|lane_index\(\)|\b(?:lane|lane % 4|thread|chunk|first_row)) [!=]= 0")
-FLOATS = ("exponential_limit", "lazy_growth", "tolerated_growth")
+FLOATS = ("exponential_limit", "lazy_growth", "no_maximum", "tolerated_growth")
 SKIPPED = re.compile(r"constexpr|static_assert|^\s*#|^\s*//|asm |template <|^using |operator")
 
 
@@ -97,6 +99,15 @@ def last_argument(text, start, end):
         if text[i] == "," and depth == 0:
             found = i + 1
     return found
+
+
+def begins_statement(lines_before):
+    """Whether a statement begins behind these lines."""
+    for line in reversed(lines_before):
+        code = line.split("//")[0].strip()
+        if code:
+            return code.startswith("#") or code.endswith((";", "{", "}", ":", ">"))
+    return True
 
 
 class Mutants:
@@ -137,7 +148,7 @@ class Mutants:
                 id = self.new(name, number, "waits for one group less", line)
                 insert(pending.start("name"), "if (tilewright::mutated(%d)) { %s<(%s) + 1>(); } else " %
                        (id, pending["name"], pending["left"]), order=1)
-            deleted = DELETED.search(line)
+            deleted = DELETED.search(line) if begins_statement(lines[:index]) else None
             if deleted and "return" not in line[:deleted.start("call")]:
                 position = deleted.start("call")
                 opening = at + deleted.end("call") - 1
@@ -209,7 +220,7 @@ class Mutants:
             choice = CHOICE.search(line)
             if choice:
                 id = self.new(name, number, "mask does not hold", line)
-                insert(choice.start("flag"), "tilewright::mutated(%d) || " % id)
+                insert(choice.start("flag"), "tilewright::mutated_choice(%d) || " % id)
         for position, order, length, added in sorted(edits, key=lambda e: (e[0], e[1]), reverse=True):
             text = text[:position] + added + text[position + length:]
         return text
