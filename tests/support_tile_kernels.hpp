@@ -103,7 +103,7 @@ struct MaskSizes {
 
 /// Lists made out of a random mask, and their inverse. Empty where all is right.
 inline std::string list_complaint(Runtime& runtime, const MaskSizes& sizes, std::uint64_t seed) {
-  const auto [batch, heads, queries, keys] = sizes;
+  const std::int64_t batch = sizes.batch, heads = sizes.heads, queries = sizes.queries, keys = sizes.keys;
   std::mt19937_64 generator(seed);
   DenseTensor<std::uint8_t> mask(DataType::boolean, {batch, heads, queries, keys}, 0);
   for (std::uint8_t& value : mask.values)

@@ -33,7 +33,7 @@ struct VideoSparseLimits {
   bool training = false;              // always keeps the fine result and its LSE; large gates, too
   bool opposed = false;               // every score is far below 0; sizes with empty tiles wherever they can be
   bool keyless = false;               // sizes leave no key at all, in the tiled layout
-  std::optional<Canvas> canvas{};     // as wide as it is, with lists of one tile
+  std::optional<Canvas> canvas{};     // this one, in tiles of 4x4x4, with lists of one tile
 };
 
 class RandomVideoSparse {
@@ -43,7 +43,7 @@ public:
     dtype_ = limits.dtype.value_or(chance(0.5) ? DataType::bf16 : DataType::fp16);
     head_dim_ = limits.head_dim.value_or(chance(0.5) ? 64 : 128);
     call_.layout = limits.layout.value_or(chance(0.6) ? Layout::raster : Layout::tiled);
-    call_.tile = pick<Tile>({{4, 4, 4}, {4, 4, 4}, {2, 8, 8}, {4, 8, 8}});
+    call_.tile = limits.canvas ? Tile{4, 4, 4} : pick<Tile>({{4, 4, 4}, {4, 4, 4}, {2, 8, 8}, {4, 8, 8}});
     call_.canvas = draw_canvas();
     if (chance(0.3))
       call_.key_canvas = draw_canvas();

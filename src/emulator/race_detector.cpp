@@ -101,9 +101,10 @@ RaceDetector::Complaint RaceDetector::check_read(const Clock& clock, const Word&
 }
 
 /// Lanes of one warp that store to one word by one statement: one of them stays, and kernels store the same value.
-bool RaceDetector::stored_together(const Word& word, Actor actor, Place place) const {
+/// Where they have met meanwhile it is another round of a loop.
+bool RaceDetector::stored_together(const Clock& clock, const Word& word, Actor actor, Place place) const {
   return word.writer < threads_ && actor < threads_ && word.writer / warp_lanes == actor / warp_lanes &&
-         word.place.line == place.line && word.place.file == place.file;
+         word.place.line == place.line && word.place.file == place.file && word.epoch > clock[width_ + word.writer];
 }
 
 /// Who has read the last write knew of it, so whoever knows of the reads need not know of the write.
@@ -150,7 +151,7 @@ RaceDetector::Complaint RaceDetector::write_as(Actor actor, std::uint32_t epoch,
   for (std::uint32_t index = offset / word_bytes; index * word_bytes < offset + bytes; ++index) {
     Word& word = words_[block][index];
     if (auto complaint = check_write(clock, word);
-        complaint && !(word.readers.empty() && word.equals.empty() && stored_together(word, actor, place))) {
+        complaint && !(word.readers.empty() && word.equals.empty() && stored_together(clock, word, actor, place))) {
       if (changes || actor >= threads_ || word.writer >= threads_)
         return complaint;
       if (auto earlier = check_equal(clock, word))

@@ -92,7 +92,7 @@ private:
   Groups& groups(Kind kind, std::size_t owner);
   Barrier& barrier(std::size_t block, std::uint32_t address);
   [[nodiscard]] std::string name_of(Actor actor) const;
-  [[nodiscard]] bool stored_together(const Word& word, Actor actor, Place place) const;
+  [[nodiscard]] bool stored_together(const Clock& clock, const Word& word, Actor actor, Place place) const;
   [[nodiscard]] Complaint check_equal(const Clock& clock, const Word& word) const;
   [[nodiscard]] std::string race_with(const Reader& access, bool write) const;
   [[nodiscard]] Complaint check_read(const Clock& clock, const Word& word) const;

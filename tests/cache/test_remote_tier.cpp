@@ -77,7 +77,8 @@ TEST_CASE("a remote cache that fails, lies or throws anything is left alone from
       {"another kernel's entry", [&] { return of_another; }},
       {"no route", []() -> std::optional<std::string> { throw Error(ErrorCode::internal, "no route", "one", "wait"); }},
       {"a bug in it", []() -> std::optional<std::string> { throw std::runtime_error("a bug in it"); }}};
-  for (const auto& [reason, answer] : faults) {
+  for (const auto& [name, answer] : faults) {
+    const char* const reason = name;
     CAPTURE(reason);
     const TemporaryFolder folder;
     CountingCompiler compiler;

@@ -100,6 +100,12 @@ TEST_CASE("lanes of one warp need synchronize_warp; a vote orders what they have
   CHECK(said(exchange + "synchronize_warp();\n" + other, 32) == "");
   const std::string overwrite = "store_shared(shared_memory() + 4 * lane_index(), 2u);\n";
   CHECK(said(exchange + "synchronize_warp();\n" + other + overwrite, 32) != "");
+  const auto rounds = [](const std::string& between) {
+    return "for (int i = 0; i < 2; ++i) {\n  if (lane_index() == i) { store_shared(shared_memory(), 1u + i); }\n" +
+           between + "}\n";
+  };
+  CHECK(said(rounds("(void)vote(true);\n"), 32) != "");
+  CHECK(said(rounds("synchronize_warp();\n"), 32) == "");
   CHECK(said(exchange + "synchronize_warp();\n" + other + "(void)vote(true);\n" + overwrite, 32) == "");
 }
 

@@ -65,7 +65,7 @@ TEST_CASE("a prepared backward call is captured in a graph and replayed") {
   void* stream = nullptr;
   api.call("cuStreamCreate", &stream, non_blocking_stream);
   for (const PatternKind pattern : {PatternKind::dense, PatternKind::sliding_tile, PatternKind::block_list})
-    for (const std::uint64_t seed : {1, 2}) {
+    for (const std::uint64_t seed : {1U, 2U}) {
       RandomLimits limits{.max_flops = 4e7, .any_strides = false};
       limits.pattern = pattern;
       RandomBackward problem(seed, limits);

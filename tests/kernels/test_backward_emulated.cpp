@@ -72,7 +72,7 @@ TEST_CASE("backward, sm_80: activations of every scale, without a NaN") {
   limits.max_flops = 4e6;
   for (const DataType dtype : {DataType::bf16, DataType::fp16})
     for (const double scale : {4.0, 16.0})
-      for (const std::uint64_t seed : {101, 102, 103}) {
+      for (const std::uint64_t seed : {101U, 102U, 103U}) {
         limits.dtype = dtype;
         CAPTURE(seed);
         CHECK(check(seed, limits, scale) == "");
@@ -87,7 +87,7 @@ TEST_CASE("backward, sm_80: the same bits whatever the order of threads") {
     limits.pattern = pattern;
     testing::RandomBackward problem(7, limits);
     std::vector<std::byte> first;
-    for (const std::uint64_t seed : {1, 2, 3}) {
+    for (const std::uint64_t seed : {1U, 2U, 3U}) {
       Runtime runtime(make_emulator({.seed = seed}));
       problem.poison();
       runtime.attention_backward(problem.call(), problem.pattern());
@@ -104,7 +104,7 @@ TEST_CASE("backward: lists that the caller has transposed give the same bits") {
   limits.head_dim = 64;
   limits.max_flops = 2e6;
   limits.pattern = PatternKind::block_list;
-  for (const std::uint64_t seed : {11, 12}) {
+  for (const std::uint64_t seed : {11U, 12U}) {
     testing::RandomBackward problem(seed, limits);
     Runtime runtime(make_emulator({}));
     problem.poison();

@@ -88,7 +88,8 @@ TEST_CASE("backward kernels of sm90, schedules of every form") {
                                            "registers=160,producer_registers=32"},
       {Operator::attention_backward_query, "block_q=64,block_k=64,stages=3,blocks_per_processor=1,consumers=2,consumer_"
                                            "registers=232,producer_registers=40"}};
-  for (const auto& [op, text] : schedules) {
+  for (const auto& [op, line] : schedules) {
+    const std::string& text = line;
     CAPTURE(text);
     const Schedule schedule = parse_schedule(rest + text);
     int fitting = 0;
@@ -111,7 +112,7 @@ TEST_CASE("backward kernels of sm90, activations of every scale") {
   testing::RandomLimits limits = small_problems();
   for (const DataType dtype : {DataType::bf16, DataType::fp16})
     for (const double scale : {4.0, 16.0})
-      for (const std::uint64_t seed : {201, 202, 203}) {
+      for (const std::uint64_t seed : {201U, 202U, 203U}) {
         limits.dtype = dtype;
         CHECK(check(seed, limits, {}, scale) == "");
       }

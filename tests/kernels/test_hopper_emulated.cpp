@@ -73,7 +73,7 @@ TEST_CASE("default sm90 schedules: every pattern, type, head size and layout") {
           limits.dtype = dtype;
           limits.head_dim = head_dim;
           limits.layout = layout;
-          for (const std::uint64_t seed : {1, 2})
+          for (const std::uint64_t seed : {1U, 2U})
             CHECK(check(seed, limits, {}) == "");
         }
 }

@@ -20,7 +20,7 @@ void check(const std::vector<std::vector<int>>& lists, std::int64_t key_blocks) 
     options.schedule = parse_schedule("family=sm90,block_q=64,block_k=64,cluster=1,blocks_per_processor=1,consumers=3,"
                                       "consumer_registers=152,producer_registers=56,stages=3,softmax=fixed,overlap=" +
                                       overlap);
-    for (const std::uint64_t seed : {1, 2, 3, 4}) {
+    for (const std::uint64_t seed : {1U, 2U, 3U, 4U}) {
       Runtime runtime(make_emulator({.seed = seed, .architecture = {9, 0, 'a'}}), options);
       CHECK(problem.check(runtime) == "");
     }

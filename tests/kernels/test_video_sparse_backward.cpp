@@ -134,7 +134,7 @@ TEST_CASE("video sparse attention's gradient: the same bits whatever the order o
     limits.head_dim = head_dim;
     RandomVideoSparseBackward problem(301, limits);
     std::vector<std::byte> first;
-    for (const std::uint64_t seed : {1, 2, 3}) {
+    for (const std::uint64_t seed : {1U, 2U, 3U}) {
       EmulatorOptions options{.seed = seed, .architecture = {8, 0, 0}};
       options.completion = seed == 1 ? Completion::latest : seed == 2 ? Completion::earliest : Completion::seeded;
       options.check_races = seed == 3;

@@ -106,7 +106,7 @@ void check_direction(Differences& problem, Input& input, const std::vector<doubl
 }
 
 void check_pattern(std::int64_t queries, std::int64_t keys, const Pattern& pattern) {
-  for (const std::uint64_t seed : {1, 2, 3}) {
+  for (const std::uint64_t seed : {1U, 2U, 3U}) {
     Differences problem(queries, keys, seed);
     const reference::Gradients gradients = reference::attention_backward(problem.backward(), pattern);
     check_direction(problem, problem.q, gradients.dq, pattern);

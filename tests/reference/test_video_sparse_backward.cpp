@@ -144,7 +144,7 @@ void check_direction(SmallProblem& problem, Input& input, const std::vector<doub
 }
 
 void check(const Setting& setting) {
-  for (const std::uint64_t seed : {1, 2, 3}) {
+  for (const std::uint64_t seed : {1U, 2U, 3U}) {
     SmallProblem problem(setting, seed);
     const reference::VideoSparseGradients gradients =
         reference::video_sparse_attention_backward(problem.call, &problem.counts_view, &problem.indices_view);

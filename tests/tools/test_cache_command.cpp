@@ -232,7 +232,8 @@ TEST_CASE("versions of NVRTC side by side never share an entry") {
   for (const bool again : {false, true})
     for (const auto& [build, candidate] : by_build) {
       const auto result = command.run(problem, fmt::format("TILEWRIGHT_NVRTC='{}'", candidate.path.string()));
-      CAPTURE(candidate.path);
+      const auto& path = candidate.path;
+      CAPTURE(path);
       CAPTURE(result.error);
       REQUIRE(result.status == 0);
       CHECK(result.json().at("cached") == again); // its own the second time, and nobody else's the first

@@ -73,7 +73,8 @@ TEST_CASE("attend computes on the reference, with all JSON fields") {
 TEST_CASE("attend runs generated kernels in the emulator; a second run finds them compiled") {
   const CommandLine command;
   write_video(command);
-  for (const auto& [problem, options] : {std::pair(dense, ""), std::pair(sliding, ""), std::pair(blocks, "--topk 2")}) {
+  for (const auto& [text, options] : {std::pair(dense, ""), std::pair(sliding, ""), std::pair(blocks, "--topk 2")}) {
+    const std::string problem = text;
     CAPTURE(problem);
     const std::string line = attend(problem, fmt::format("{} --check --json", options));
     const CommandResult first = command.run(line), second = command.run(line + " --seed 7");

@@ -61,7 +61,8 @@ double relative_l2(const std::vector<double>& actual, const std::vector<double>&
 TEST_CASE("attend --backward writes the gradients that the reference writes") {
   const CommandLine command;
   write_input(command);
-  for (const auto& [problem, options] : {std::pair(dense, ""), std::pair(gated, "--topk 2 ")}) {
+  for (const auto& [text, options] : {std::pair(dense, ""), std::pair(gated, "--topk 2 ")}) {
+    const std::string problem = text;
     CAPTURE(problem);
     std::vector<std::vector<double>> of_reference;
     const std::vector<std::string> names = problem == gated ? std::vector<std::string>{"dq", "dk", "dv", "dgate"}

@@ -115,7 +115,8 @@ TEST_CASE("after a warmup with a manifest, jit=forbid runs every problem in it")
   }
   check_error(command.run(call_of(command, manifest_of("wan_2_1").problems.front(), true), machine("sm_90")), 1,
               "jit_forbidden", "tilewright compile");
-  for (const auto& [name, architecture] : cases) {
+  for (const auto& of_case : cases) {
+    const std::string &name = of_case.first, &architecture = of_case.second;
     CAPTURE(name);
     CAPTURE(architecture);
     const tools::Manifest manifest = manifest_of(name);
