@@ -81,7 +81,7 @@ TEST_CASE("ten classic bugs in the Hopper kernel are found") {
        {{"  fence_shared_for_copies();\n  synchronize_consumer(consumer);\n  if (thread == 0) {",
          "  synchronize_consumer(consumer);\n  if (thread == 0) {"}},
        "has stored without a fence"},
-      {"wrong phase", {{"    query_parity ^= 1;\n", ""}}, race},
+      {"wrong phase", {{"    parity_ ^= 1;\n    return block();\n", "    return block();\n"}}, race},
       {"swapped stages",
        {{"multiply_query_key(scores, query, fragments, shared.key(taken.stage));",
          "multiply_query_key(scores, query, fragments, shared.key((taken.stage + 1) % config::stages));"}},
