@@ -39,7 +39,7 @@ void check_found(RandomProblem& problem, Family family, const Bug& bug) {
   for (options.seed = 0; options.seed < seeds; ++options.seed) {
     options.check_races = true;
     CHECK(right.complaint(problem, options) == "");
-    options.check_races = options.seed % 2 == 0; // without it a wrong result or a deadlock must show the bug
+    options.check_races = options.seed % 2 == 0; // without it a wrong result or a deadlock may show the bug
     const std::string complaint = wrong.complaint(problem, options);
     found = found || !complaint.empty();
     named = named || complaint.find(bug.complaint) != std::string::npos;
