@@ -63,7 +63,7 @@ Architecture gpu_architecture(const TuneOptions& options) {
           return ""; // whoever opens the device says it better
         }
       },
-      [&](std::size_t, std::optional<std::string> architecture) { answer = architecture.value_or(""); });
+      [&](std::size_t, const std::optional<std::string>& architecture) { answer = architecture.value_or(""); });
   if (!answer.empty())
     return parse_architecture(answer);
   const Device device(options.device); // throws no_device with what was looked for

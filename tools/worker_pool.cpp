@@ -139,6 +139,7 @@ private:
 /// Waits until one of the workers has something to say.
 std::vector<Worker>::iterator wait_for_one(std::vector<Worker>& workers) {
   std::vector<::pollfd> sockets;
+  sockets.reserve(workers.size());
   for (const Worker& worker : workers)
     sockets.push_back({worker.socket(), POLLIN, 0});
   while (::poll(sockets.data(), sockets.size(), -1) < 0)

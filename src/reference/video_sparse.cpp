@@ -198,8 +198,10 @@ SelectionComparison compare_selection(const SelectTiles& call, const Selection& 
         const double allowance = std::max(scores.allowances[a], scores.allowances[b]);
         // Sums in another order may tell equal scores apart, but not those of equal means: they go to the lower tile.
         const bool broken_tie = taken > left && alike(call, row, taken, left);
-        result.worst = std::max(result.worst, allowance > 0 && !broken_tie ? difference / allowance
-                                                                           : std::numeric_limits<double>::infinity());
+        if (allowance > 0 && !broken_tie)
+          result.worst = std::max(result.worst, difference / allowance);
+        else
+          result.worst = std::numeric_limits<double>::infinity();
       }
   }
   return result;

@@ -118,7 +118,7 @@ private:
       if (result_.rounds + 1 >= options_.least_rounds)
         drop_those_behind();
       if (options_.on_progress)
-        options_.on_progress("rounds", static_cast<std::size_t>(result_.rounds + 1),
+        options_.on_progress("rounds", static_cast<std::size_t>(result_.rounds) + 1,
                              static_cast<std::size_t>(options_.rounds));
     }
   }
