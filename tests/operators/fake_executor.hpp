@@ -27,12 +27,13 @@ private:
 };
 
 struct RecordedLaunch {
-  const Kernel* kernel;
+  const Kernel* kernel; // to compare: it lives as long as its executor
+  Spec launched;
   LaunchShape shape;
   std::vector<std::byte> parameters;
   Stream stream;
 
-  [[nodiscard]] const Spec& spec() const { return static_cast<const FakeKernel*>(kernel)->spec; }
+  [[nodiscard]] const Spec& spec() const { return launched; }
 
   template <typename Parameters> [[nodiscard]] Parameters as() const {
     REQUIRE(parameters.size() == sizeof(Parameters));
@@ -64,7 +65,7 @@ public:
               Stream stream) override {
     const auto* first = static_cast<const std::byte*>(parameters);
     const std::lock_guard lock(mutex_);
-    launches.push_back({&kernel, shape, {first, first + bytes}, stream});
+    launches.push_back({&kernel, static_cast<const FakeKernel&>(kernel).spec, shape, {first, first + bytes}, stream});
   }
 
   TensorMap encode(const TensorMapRequest& request) override {
@@ -83,9 +84,9 @@ public:
     std::memcpy(host, device, bytes);
   }
 
-  std::set<const void*> foreign;        // what check_pointer() refuses
-  std::vector<Spec> asked;              // by kernel()
-  std::vector<RecordedLaunch> launches; // their kernels live as long as this executor
+  std::set<const void*> foreign; // what check_pointer() refuses
+  std::vector<Spec> asked;       // by kernel()
+  std::vector<RecordedLaunch> launches;
   std::vector<TensorMapRequest> maps;
 
 private:
