@@ -28,12 +28,10 @@ private:
 
 struct RecordedLaunch {
   const Kernel* kernel; // to compare: it lives as long as its executor
-  Spec launched;
+  Spec spec;
   LaunchShape shape;
   std::vector<std::byte> parameters;
   Stream stream;
-
-  [[nodiscard]] const Spec& spec() const { return launched; }
 
   template <typename Parameters> [[nodiscard]] Parameters as() const {
     REQUIRE(parameters.size() == sizeof(Parameters));

@@ -89,7 +89,7 @@ std::vector<Operator> launched(Backward& backward) {
   Runtime(executor).attention_backward(backward.call, backward.pattern);
   std::vector<Operator> operators;
   for (const RecordedLaunch& launch : executor->launches)
-    operators.push_back(launch.spec().problem.op);
+    operators.push_back(launch.spec.problem.op);
   return operators;
 }
 

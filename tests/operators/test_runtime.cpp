@@ -108,7 +108,7 @@ TEST_CASE("prepare makes every variant, so that calls ask for nothing") {
   runtime.attention_forward(calls.call, calls.sliding);
   CHECK(executor->asked.size() == 4);
   REQUIRE(executor->launches.size() == 1);
-  CHECK(to_string(executor->launches[0].spec()) ==
+  CHECK(to_string(executor->launches[0].spec) ==
         to_string(runtime.spec_of(Runtime::problem_of(calls.call, calls.sliding))));
   Problem impossible = open;
   impossible.head_dim = 80;
@@ -161,7 +161,7 @@ TEST_CASE("eight threads share one runtime") {
   CHECK(executor->asked.size() <= threads * problems);
   std::map<std::string, std::pair<const Kernel*, std::size_t>> launched;
   for (const RecordedLaunch& launch : executor->launches) {
-    auto& [kernel, times] = launched.try_emplace(to_string(launch.spec().problem), launch.kernel, 0).first->second;
+    auto& [kernel, times] = launched.try_emplace(to_string(launch.spec.problem), launch.kernel, 0).first->second;
     CHECK(kernel == launch.kernel); // the first one made is everyone's
     ++times;
   }
@@ -175,9 +175,9 @@ TEST_CASE("a launch of the generic family: a thread block for each block of quer
   int stream = 0;
   const RecordedLaunch launch = launch_of(calls.call, calls.sliding, &stream);
   CHECK(launch.stream == &stream);
-  const Schedule& schedule = launch.spec().schedule;
+  const Schedule& schedule = launch.spec.schedule;
   REQUIRE(schedule.family == Family::sm80);
-  CHECK(to_string(launch.spec().architecture) == "sm_80");
+  CHECK(to_string(launch.spec.architecture) == "sm_80");
   CHECK(schedule.block_q == 64);                 // a tile
   CHECK(launch.shape.grid.x == 2 * 4 * (4 + 1)); // batch, heads, video tiles and one block of text
   CHECK(launch.shape.grid.y * launch.shape.grid.z == 1);
@@ -185,7 +185,7 @@ TEST_CASE("a launch of the generic family: a thread block for each block of quer
   CHECK(launch.shape.block.y * launch.shape.block.z == 1);
   CHECK(launch.shape.cluster.x == 1);
   CHECK(static_cast<std::int32_t>(launch.shape.shared_bytes) ==
-        schedule::shared_memory_bytes(launch.spec().problem, schedule));
+        schedule::shared_memory_bytes(launch.spec.problem, schedule));
 }
 
 TEST_CASE("an insisted schedule cuts a dense sequence into its blocks") {
@@ -193,7 +193,7 @@ TEST_CASE("an insisted schedule cuts a dense sequence into its blocks") {
   const RuntimeOptions options{.schedule = parse_schedule("family=sm80,block_q=64,block_k=32,stages=3,warps=4,"
                                                           "blocks_per_processor=1,softmax=online")};
   const RecordedLaunch launch = launch_of(calls.call, Dense{}, nullptr, options);
-  CHECK(launch.spec().schedule == *options.schedule);
+  CHECK(launch.spec.schedule == *options.schedule);
   CHECK(launch.shape.grid.x == 2 * 4 * 5);
   const auto p = launch.as<AttentionArguments<DenseParameters>>().attention;
   check_grid(p.query_grid, {1, 1, 272}, {1, 1, 5});
@@ -279,8 +279,8 @@ TEST_CASE("a launch of the Hopper family: maps for video and text, thread blocks
   runtime.attention_forward(calls.call, calls.sliding);
   REQUIRE(executor->launches.size() == 1);
   const RecordedLaunch& launch = executor->launches.front();
-  const Schedule& schedule = launch.spec().schedule;
-  CHECK(to_string(launch.spec().architecture) == "sm_90a");
+  const Schedule& schedule = launch.spec.schedule;
+  CHECK(to_string(launch.spec.architecture) == "sm_90a");
   CHECK(executor->maps.size() == 8); // q, k, v and out, twice
   CHECK(launch.shape.block.x == 128U * (1U + schedule.consumers));
   CHECK(launch.shape.cluster.x == schedule.cluster);
