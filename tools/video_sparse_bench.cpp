@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include "bench_times.hpp"
+#include "operators/video_sparse.hpp"
 #include "progress.hpp"
 
 namespace tilewright::tools {
@@ -103,26 +104,13 @@ VideoSparseTimes bench_video_sparse(Device& device, const VideoSparseInput& inpu
   const VideoSparseWorkspace workspace = runtime.workspace_of(call);
   result.workspace_bytes = workspace.bytes;
 
-  SelectTiles select;
-  select.query_means = workspace.pooled_query;
-  select.key_means = workspace.pooled_key;
-  select.value_means = workspace.pooled_value;
-  select.counts = workspace.counts;
-  select.indices = workspace.indices;
-  select.coarse_output = workspace.coarse_output;
-  select.coarse_lse = workspace.coarse_lse;
-  select.workspace = workspace.strips;
-  select.workspace_bytes = workspace.strip_bytes;
-  BlockList lists{.canvas = call.canvas, .tile = call.tile};
-  lists.key_canvas = call.key_canvas;
-  lists.neighbours_share = call.neighbours_share;
-  lists.counts = workspace.counts;
-  lists.indices = workspace.indices;
-  AttentionForward fine{.q = call.q, .k = call.k, .v = call.v, .out = call.out, .lse = call.lse, .layout = call.layout};
-  AttentionForward blended = fine;
-  blended.coarse = workspace.coarse_output;
-  blended.gate = call.gate;
-  blended.fine = call.fine;
+  const SelectTiles select = operators::select_call(call, workspace);
+  const operators::FineCall blended = operators::fine_call(call, workspace);
+  const BlockList& lists = blended.pattern;
+  AttentionForward fine = blended.call;
+  fine.coarse.reset();
+  fine.gate.reset();
+  fine.fine.reset();
   std::vector<Stage> stages;
   if (settings.backward)
     add_backward_stages(stages, device, input, call, lists);
@@ -130,7 +118,7 @@ VideoSparseTimes bench_video_sparse(Device& device, const VideoSparseInput& inpu
     stages.push_back({"whole", [&] { runtime.video_sparse_attention(call); }, {}});
   stages.push_back({"pool and select", [&] { runtime.video_sparse_selection(call); }, {}});
   stages.push_back({"select", [&] { runtime.select_tiles(select); }, {}});
-  stages.push_back({"fine, blended", [&] { runtime.attention_forward(blended, lists); }, {}});
+  stages.push_back({"fine, blended", [&] { runtime.attention_forward(blended.call, lists); }, {}});
   stages.push_back({"fine alone", [&] { runtime.attention_forward(fine, lists); }, {}});
   if (settings.dense)
     stages.push_back({"dense", [&] { runtime.attention_forward(fine, Dense{}); }, {}});

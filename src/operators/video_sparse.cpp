@@ -32,22 +32,6 @@ void check_sparsity(double sparsity, std::int64_t count, const char* of_what) {
     refuse(fmt::format("{} {} are given", count, of_what), "1 and more", "pass the keys' number");
 }
 
-SelectTiles select_call(const VideoSparseAttention& call, const VideoSparseWorkspace& workspace) {
-  SelectTiles select;
-  select.query_means = workspace.pooled_query;
-  select.key_means = workspace.pooled_key;
-  select.value_means = workspace.pooled_value;
-  select.counts = workspace.counts;
-  select.indices = workspace.indices;
-  select.coarse_output = workspace.coarse_output;
-  select.coarse_lse = workspace.coarse_lse;
-  select.key_sizes = call.key_sizes;
-  select.scale = call.scale;
-  select.workspace = workspace.strips;
-  select.workspace_bytes = workspace.strip_bytes;
-  return select;
-}
-
 operators::SelectShape select_shape(const VideoSparseWorkspace& workspace) {
   const auto &q = workspace.pooled_query.extents, &k = workspace.pooled_key.extents;
   return {q[0], q[1], k[1], q[2], k[2], q[3], workspace.indices.extents[3], workspace.pooled_query.dtype};
@@ -121,7 +105,7 @@ void Runtime::run_video_sparse(const VideoSparseAttention& call, bool attend, St
   Problem pool_problem = operators::pool_problem(pools.front());
   const Problem fine_problem = operators::problem_of_checked(fine.call, pattern, shape);
   pool_problem.edges = fine_problem.edges; // of the queries and keys together
-  const SelectTiles select = select_call(call, workspace);
+  const SelectTiles select = operators::select_call(call, workspace);
   const operators::SelectShape selected = select_shape(workspace);
   const auto pool = state_->prepared(pool_problem, stream);
   const auto chosen = state_->prepared(operators::select_problem(selected.dtype, selected.head_dim), stream);

@@ -13,6 +13,9 @@ constexpr std::size_t workspace_alignment = 256;
 
 inline Canvas key_canvas_of(const VideoSparseAttention& call) { return call.key_canvas.value_or(call.canvas); }
 
+/// The selection from the means in the workspace, into its lists.
+SelectTiles select_call(const VideoSparseAttention& call, const VideoSparseWorkspace& workspace);
+
 /// The fine branch: a block list whose lists stand in the workspace.
 struct FineCall {
   AttentionForward call;

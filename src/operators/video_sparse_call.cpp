@@ -16,6 +16,22 @@ namespace {
 
 } // namespace
 
+SelectTiles select_call(const VideoSparseAttention& call, const VideoSparseWorkspace& workspace) {
+  SelectTiles select;
+  select.query_means = workspace.pooled_query;
+  select.key_means = workspace.pooled_key;
+  select.value_means = workspace.pooled_value;
+  select.counts = workspace.counts;
+  select.indices = workspace.indices;
+  select.coarse_output = workspace.coarse_output;
+  select.coarse_lse = workspace.coarse_lse;
+  select.key_sizes = call.key_sizes;
+  select.scale = call.scale;
+  select.workspace = workspace.strips;
+  select.workspace_bytes = workspace.strip_bytes;
+  return select;
+}
+
 FineCall fine_call(const VideoSparseAttention& call, const VideoSparseWorkspace& workspace) {
   FineCall fine{{.q = call.q,
                  .k = call.k,
