@@ -125,10 +125,10 @@ const std::string two = "family=sm90,block_q=128,block_k=64,blocks_per_processor
                         "producer_registers=40,";
 const std::string three = "family=sm90,block_q=192,block_k=64,blocks_per_processor=1,consumers=3,"
                           "consumer_registers=160,producer_registers=32,";
-const std::string one = "family=sm90,block_q=64,block_k=64,stages=2,blocks_per_processor=2,consumers=1,"
-                        "consumer_registers=208,producer_registers=40,cluster=1,";
-const std::string one_stage = "family=sm90,block_q=64,block_k=64,stages=1,blocks_per_processor=2,consumers=1,"
-                              "consumer_registers=208,producer_registers=40,cluster=1,";
+const std::string alone = "family=sm90,block_q=64,block_k=64,blocks_per_processor=2,consumers=1,"
+                          "consumer_registers=208,producer_registers=40,cluster=1,";
+const std::string one = alone + "stages=2,";
+const std::string one_stage = alone + "stages=1,";
 const std::string merged = "family=sm90,block_q=64,block_k=64,cluster=1,blocks_per_processor=1,consumers=2,"
                            "consumer_registers=232,producer_registers=40,stages=3,";
 const std::string merged_three = "family=sm90,block_q=64,block_k=64,cluster=1,blocks_per_processor=1,consumers=3,"
