@@ -42,8 +42,9 @@ ROW_LISTS = {**LISTS, "canvas": (1, 1, 49152), "tile": (1, 1, 64)}  # neighbours
 
 CASES = [
     Case("sta 3x3x3", "sliding_tile", 24, SMALL, windows=((3, 3, 3),), targets=(("G", 1.05), ("cudnn", 1.12))),
-    Case("sta 3x3x5", "sliding_tile", 24, SMALL, windows=((3, 3, 5),), flex=False, targets=(("G", 1.12),)),
-    Case("sta 3x6x10", "sliding_tile", 24, SMALL, windows=((3, 6, 10),), targets=(("G", 1.12),)),
+    Case("sta 3x3x5", "sliding_tile", 24, SMALL, windows=((3, 3, 5),), flex=False,
+         targets=(("G", 1.12), ("cudnn", 1.12))),
+    Case("sta 3x6x10", "sliding_tile", 24, SMALL, windows=((3, 6, 10),), targets=(("G", 1.12), ("cudnn", 1.12))),
     Case("sta text 256", "sliding_tile", 24, LARGE, windows=((3, 3, 3),), text=256, targets=(("G", 1.0),)),
     Case("sta per head", "sliding_tile", 24, SMALL, windows=SIX_WINDOWS * 4, flex=False, targets=(("G", 1.0),)),
     Case("sta 24x48x80", "sliding_tile", 24, (24, 48, 80), windows=((3, 3, 3),), flex=False),

@@ -36,6 +36,8 @@ def main():
     parser.add_argument("plan", type=pathlib.Path)
     parser.add_argument("--shim", type=pathlib.Path, required=True, help="libtilewright_benchmark_shim.so")
     parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--rest", type=float, default=0.0, help="seconds before each turn: the clock then starts high")
+    parser.add_argument("--turn", type=float, default=0.1, help="seconds that a turn lasts, about")
     options = parser.parse_args()
     import torch
 
@@ -46,12 +48,12 @@ def main():
         contestants = schedules_of(torch, shim, cases[entry["case"]], entry["schedules"], entry.get("against", []))
         contestants.append(Contestant(torch, "G", lambda: torch.matmul(a, b), 2 * 8192**3))
         for contestant in contestants:
-            contestant.warm_up()
+            contestant.warm_up(turn=options.turn)
         order, shuffled = random.Random(0), list(contestants)
         for _ in range(options.rounds):
             order.shuffle(shuffled)
             for contestant in shuffled:
-                contestant.round()
+                contestant.round(options.rest)
         print(f"== {entry['case']}")
         for contestant in contestants:
             result = contestant.result()

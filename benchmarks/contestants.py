@@ -4,6 +4,7 @@ import math
 import pathlib
 import random
 import statistics
+import time
 
 from cases import attends, flops_of, make_lists, tile_order
 from shim import call_of
@@ -46,16 +47,17 @@ def whole_blocks(torch, case, mask, order, block, device):
 
 
 class Contestant:
-    """Something that is timed. launches: how many fill about 100 ms, long enough for the clock to settle under the load."""
+    """Something that is timed. launches: how many fill a turn; 100 ms are long enough for the clock to settle under the
+    load."""
 
     def __init__(self, torch, name, run, flops):
         self.torch, self.name, self.run, self.flops = torch, name, run, flops
         self.milliseconds = []
         self.launches = 1
 
-    def warm_up(self, seconds=0.3):
+    def warm_up(self, seconds=0.3, turn=0.1):
         per_launch = max(self.time(3), 1e-3)
-        self.launches = max(1, min(500, round(100 / per_launch)))
+        self.launches = max(1, min(500, round(turn * 1e3 / per_launch)))
         self.time(max(1, round(seconds * 1e3 / per_launch)))
 
     def time(self, launches):
@@ -67,7 +69,9 @@ class Contestant:
         end.synchronize()
         return start.elapsed_time(end) / launches
 
-    def round(self):
+    def round(self, rest=0.0):
+        """One turn, after so many seconds of rest."""
+        time.sleep(rest)
         self.milliseconds.append(self.time(self.launches))
 
     def result(self):

@@ -23,6 +23,12 @@ std::int32_t least_registers(const Problem& problem, const Schedule& schedule) n
          everything_else; // output, scores, probabilities
 }
 
+/// Whether consumers zero the values of padding rows (values_may_be_padding in
+/// templates/kernels/sm90/shared_memory.cuh).
+bool clears_values(const Problem& problem) noexcept {
+  return problem.layout == Layout::tiled && problem.pattern != PatternKind::dense && problem.edges != Edges::full;
+}
+
 /// Registers of a thread when the kernel starts: what __launch_bounds__ leaves.
 std::int32_t launch_registers(const Schedule& schedule) noexcept {
   const std::int32_t threads = (1 + schedule.consumers) * warpgroup_size * schedule.blocks_per_processor;
@@ -79,6 +85,10 @@ void add_resource_reasons(Reasons& reasons, const Problem& problem, const Schedu
   const std::int32_t least = least_registers(problem, schedule);
   reasons.add_if(schedule.consumer_registers < least, "a consumer needs at least {} registers a thread, it has {}",
                  least, schedule.consumer_registers);
+  if (clears_values(problem))
+    reasons.add_if(schedule.consumer_registers == least,
+                   "zeroing the values of padding rows spills registers: a consumer needs more than {} a thread",
+                   least);
 }
 
 } // namespace

@@ -78,6 +78,13 @@ TEST_CASE("reasons against schedules of the family say what does not fit") {
         Texts{"3 consumers with 160 registers and a producer with 56 need more than 4 with the 128 at launch"});
   CHECK(against(sliding, with({{"block_k", "128"}, {"stages", "2"}})) ==
         Texts{"a consumer needs at least 192 registers a thread, it has 152"});
+  // At head_dim 64 three consumers have no register to spare around key blocks of 128.
+  const std::string narrow = "pattern=sliding_tile,text=0,head_dim=64,layout=tiled,edges=";
+  const std::string long_blocks =
+      with({{"block_k", "128"}, {"consumer_registers", "160"}, {"producer_registers", "32"}});
+  CHECK(against(problem(narrow + "full"), long_blocks) == Texts{});
+  CHECK(against(problem(narrow + "clipped"), long_blocks) ==
+        Texts{"zeroing the values of padding rows spills registers: a consumer needs more than 160 a thread"});
   CHECK(against(problem("pattern=dense,edges=full"), with({{"block_k", "128"}})) ==
         Texts{"block_k=128 is not the 64 of dense problems"});
   CHECK(against(problem("pattern=sliding_tile,tile=3x8x8,text=0,edges=full"), with({{"cluster", "2"}})) ==
