@@ -48,15 +48,21 @@ attention_forward(TILEWRIGHT_ARGUMENT(tilewright::KernelArguments, arguments)) {
     if (warp == 0) {
       if constexpr (merged) {
         load_merged_keys(arguments, shared);
-      } else {
+      } else if constexpr (values_have_a_loader) {
         load_keys(arguments, shared);
+      } else {
+        load_keys_and_values(arguments, shared);
       }
     } else if (warp == 1) {
       load_queries(arguments, shared);
     } else if (warp == 2 && !always_has_work) {
       clear_idle_rows(arguments);
-    } else if (warp == 3 && merged) {
-      list_keys(arguments, shared);
+    } else if (warp == 3) {
+      if constexpr (merged) {
+        list_keys(arguments, shared);
+      } else if constexpr (values_have_a_loader) {
+        load_values(arguments, shared);
+      }
     }
   } else {
     claim_registers<config::consumer_registers>();
