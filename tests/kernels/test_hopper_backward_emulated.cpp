@@ -7,9 +7,9 @@
 
 #include "kernels/forms.hpp"
 #include "support_random_backward.hpp"
+#include "support_replay.hpp"
 #include "support_seeds.hpp"
 #include <tilewright/emulator.hpp>
-#include <tilewright/error.hpp>
 #include <tilewright/runtime.hpp>
 
 using namespace tilewright;
@@ -17,27 +17,28 @@ using testing::hopper;
 
 namespace {
 
-/// What is wrong with the gradients under so many orders of threads; they must be the same bits.
+/// What is wrong with the gradients under so many orders of threads, which must be the same bits; empty where nothing
+/// is.
 std::string check(std::uint64_t seed, const testing::RandomLimits& limits, RuntimeOptions options = {},
                   double scale = 1, std::uint64_t emulator_seeds = 2) {
   options.family = Family::sm90;
-  testing::RandomBackward problem(seed, limits, scale);
-  std::vector<std::byte> first;
-  for (std::uint64_t emulator_seed = 0; emulator_seed < emulator_seeds; ++emulator_seed)
-    try {
+  const auto make = [&](const testing::ChoiceList* list) { return testing::RandomBackward(seed, limits, scale, list); };
+  return testing::check_shrinking(seed, make, [&](testing::RandomBackward& problem) -> std::string {
+    std::vector<std::byte> first;
+    for (std::uint64_t emulator_seed = 0; emulator_seed < emulator_seeds; ++emulator_seed) {
       Runtime runtime(make_emulator(testing::options_of_seed(hopper, emulator_seed)), options);
       const std::string wrong = problem.check(
           [&](const AttentionBackward& call, const Pattern& pattern) { runtime.attention_backward(call, pattern); });
       if (!wrong.empty())
-        return fmt::format("seed {}: {}", seed, wrong);
+        return fmt::format("emulator seed {}: {}", emulator_seed, wrong);
       if (first.empty())
         first = problem.gradient_bytes();
       else if (first != problem.gradient_bytes())
-        return fmt::format("seed {}: emulator seed {} gives other bits than 0", seed, emulator_seed);
-    } catch (const Error& error) {
-      return fmt::format("seed {}: {}", seed, error.what());
+        return fmt::format("{}: emulator seed {} gives other bits than 0", problem.problem().description(),
+                           emulator_seed);
     }
-  return "";
+    return {};
+  });
 }
 
 } // namespace
