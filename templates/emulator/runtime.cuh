@@ -145,6 +145,8 @@ struct Services {
   void (*commit_box_copies)(Thread& thread);
   void (*wait_for_boxes)(Thread& thread, bool only_sources);
   void (*fence_shared)(Thread& thread);
+  /// Throws where products into these registers have not been waited for.
+  void (*check_accumulator)(Thread& thread, const float* registers, Place place);
 
   // Of a whole warp: called once, by its last lane to come.
   void (*set_registers)(Thread& thread, int registers, Place place);
