@@ -22,12 +22,23 @@ enum class Completion : std::uint8_t {
 
 /// What one launch did, all thread blocks together. The same on every host, for every seed.
 struct EmulatorCounters {
+  std::uint64_t bytes_loaded = 0;        // from global memory, by ordinary instructions of each thread
+  std::uint64_t bytes_stored = 0;        // to it
   std::uint64_t bytes_to_shared = 0;     // by copies, zeros for what is outside the tensor included
   std::uint64_t bytes_from_shared = 0;   // boxes written to tensors, the parts outside included
   std::uint64_t matrix_instructions = 0; // of warps: mma.sync; wgmma counts one for each of the four warps
   std::uint64_t bank_conflicts = 0;      // additional passes of ldmatrix and stmatrix over the banks
 
   friend bool operator==(const EmulatorCounters&, const EmulatorCounters&) = default;
+  constexpr EmulatorCounters& operator+=(const EmulatorCounters& more) noexcept {
+    bytes_loaded += more.bytes_loaded;
+    bytes_stored += more.bytes_stored;
+    bytes_to_shared += more.bytes_to_shared;
+    bytes_from_shared += more.bytes_from_shared;
+    matrix_instructions += more.matrix_instructions;
+    bank_conflicts += more.bank_conflicts;
+    return *this;
+  }
 };
 
 struct EmulatorOptions {

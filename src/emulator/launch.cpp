@@ -51,13 +51,6 @@ private:
   std::uint32_t failed_cluster_ = 0;
 };
 
-void add(EmulatorCounters& sum, const EmulatorCounters& more) {
-  sum.bytes_to_shared += more.bytes_to_shared;
-  sum.bytes_from_shared += more.bytes_from_shared;
-  sum.matrix_instructions += more.matrix_instructions;
-  sum.bank_conflicts += more.bank_conflicts;
-}
-
 } // namespace
 
 MultiprocessorPool::MultiprocessorPool() = default;
@@ -94,7 +87,7 @@ EmulatorCounters run_launch(const LaunchPlan& given, MultiprocessorPool& pool, i
     queue.work(plan, *multiprocessor);
     {
       const std::lock_guard lock(sum_mutex);
-      add(sum, multiprocessor->take_counters());
+      sum += multiprocessor->take_counters();
     }
     pool.give_back(std::move(multiprocessor));
   };

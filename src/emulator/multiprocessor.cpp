@@ -1,6 +1,7 @@
 #include "emulator/multiprocessor.hpp"
 
 #include <cstring>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -67,6 +68,7 @@ void Multiprocessor::begin_block(ThreadBlock& block, std::uint32_t index, std::u
     copies_[fiber.number].clear();
     outgoing_[fiber.number] = {};
     products_[fiber.warp->number].begin();
+    fiber.warp->exchange.bytes_loaded = fiber.warp->exchange.bytes_stored = 0;
     warpgroups_[fiber.warp->number / 4] = {};
   }
 }
@@ -81,6 +83,8 @@ void Multiprocessor::finished(Fiber& fiber) {
                 "a thread block's shared memory must stay until its boxes have been read");
   if (!products_[fiber.warp->number].empty())
     throw fault(fiber, end, "has issued products and not waited for them", "a thread must wait for its products");
+  counters_.bytes_loaded += std::exchange(fiber.warp->exchange.bytes_loaded, 0);
+  counters_.bytes_stored += std::exchange(fiber.warp->exchange.bytes_stored, 0);
   ThreadBlock& block = *fiber.thread_block;
   --block.unfinished;
   --unfinished_;

@@ -87,6 +87,7 @@ public:
   void commit_box_copies(Fiber& fiber);
   void wait_for_boxes(Fiber& fiber, bool only_sources);
   void fence_shared(Fiber& fiber);
+  void check_accumulator(Fiber& fiber, const float* registers, Place place);
   void set_registers(Fiber& fiber, int registers, Place place);
   void fence_products(Fiber& fiber);
   void issue_product(Fiber& fiber, const ProductRequest& request, Place place);

@@ -11,6 +11,8 @@ namespace {
 
 constexpr std::size_t warps_per_group = 4;
 constexpr std::uint32_t rows_per_warp = 16;
+constexpr const char* touching =
+    "an accumulator may be touched before its first product and after the wait for the last";
 
 /// Calls visit(address) for each chunk of shared memory that the warp's product reads. Descriptors hold 18 bits of an
 /// address, which is all of a thread block's shared memory.
@@ -27,6 +29,11 @@ template <class Visit> void for_each_operand_chunk(const ProductOperands& operan
 } // namespace
 
 void Multiprocessor::fence_products(Fiber& fiber) { products_[fiber.warp->number].fence(); }
+
+void Multiprocessor::check_accumulator(Fiber& fiber, const float* registers, Place place) {
+  if (products_[fiber.warp->number].holds(static_cast<std::size_t>(lane_of(fiber)), registers))
+    throw fault(fiber, place, "an accumulator is used before wait_for_products", touching);
+}
 
 void Multiprocessor::commit_products(Fiber& fiber) {
   products_[fiber.warp->number].commit();
@@ -93,8 +100,7 @@ void Multiprocessor::issue_product(Fiber& fiber, const ProductRequest& request, 
 
 void Multiprocessor::wait_for_products(Fiber& fiber, int pending, Place place) {
   if (!products_[fiber.warp->number].wait(pending))
-    throw fault(fiber, place, "an accumulator was written to while products into it were in flight",
-                "an accumulator may be touched before its first product and after the wait for the last");
+    throw fault(fiber, place, "an accumulator was written to while products into it were in flight", touching);
   for (std::size_t lane = 0; plan_->check_races && lane < warp_lanes; ++lane)
     races_.wait_for_groups(RaceDetector::Kind::products, fiber.warp->number, fiber.warp->first_fiber + lane,
                            static_cast<std::uint32_t>(pending));

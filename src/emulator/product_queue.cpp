@@ -31,6 +31,11 @@ void ProductQueue::begin() {
   fenced_ = false;
 }
 
+bool ProductQueue::holds(std::size_t lane, const float* registers) const noexcept {
+  return std::any_of(accumulators_.begin(), accumulators_.end(),
+                     [&](const Accumulator& accumulator) { return accumulator.registers[lane] == registers; });
+}
+
 ProductQueue::Accumulator* ProductQueue::find(const ProductRequest& request) noexcept {
   for (Accumulator& accumulator : accumulators_)
     if (std::equal(std::begin(accumulator.registers), std::end(accumulator.registers), request.accumulator))

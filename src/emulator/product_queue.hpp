@@ -1,6 +1,7 @@
 // Asynchronous matrix products (wgmma) of one warp that have been issued and not been waited for.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <list>
@@ -24,6 +25,9 @@ public:
 
   /// A product may be issued only if there was a fence since the last wait.
   [[nodiscard]] bool fenced() const noexcept { return fenced_; }
+
+  /// Whether a lane's registers are an accumulator in flight.
+  [[nodiscard]] bool holds(std::size_t lane, const float* registers) const noexcept;
 
   void issue(const ProductRequest& request);
   void commit() noexcept { ++open_group_; }

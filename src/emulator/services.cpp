@@ -45,6 +45,7 @@ const Services services = {
     .commit_box_copies = Forward<&Multiprocessor::commit_box_copies>::call,
     .wait_for_boxes = Forward<&Multiprocessor::wait_for_boxes>::call,
     .fence_shared = Forward<&Multiprocessor::fence_shared>::call,
+    .check_accumulator = Forward<&Multiprocessor::check_accumulator>::call,
     .set_registers = Forward<&Multiprocessor::set_registers>::call,
     .fence_products = Forward<&Multiprocessor::fence_products>::call,
     .issue_product = Forward<&Multiprocessor::issue_product>::call,

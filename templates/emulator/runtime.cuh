@@ -71,6 +71,8 @@ struct alignas(64) WarpExchange {
   float* accumulator[warp_lanes];     // asynchronous products
   uint64_t descriptor[2][warp_lanes]; // asynchronous products: of a and b
   int32_t elected;                    // the lane that elect_lane finds
+  uint64_t bytes_loaded;              // of global memory, by ordinary instructions, and
+  uint64_t bytes_stored;              // not yet counted
 };
 
 /// What a warp operation computes, once, from what all lanes have put into the exchange.
@@ -143,6 +145,8 @@ struct Services {
   void (*commit_box_copies)(Thread& thread);
   void (*wait_for_boxes)(Thread& thread, bool only_sources);
   void (*fence_shared)(Thread& thread);
+  /// Throws where products into these registers have not been waited for.
+  void (*check_accumulator)(Thread& thread, const float* registers, Place place);
 
   // Of a whole warp: called once, by its last lane to come.
   void (*set_registers)(Thread& thread, int registers, Place place);
@@ -206,6 +210,7 @@ unsigned char* matrix_row_at(WarpExchange& exchange, int row, Access access, Lan
 
 inline void check_global(const void* address, uint32_t bytes, Access access, Place place) {
   Thread& thread = this_thread();
+  (access == Access::read ? thread.exchange->bytes_loaded : thread.exchange->bytes_stored) += bytes;
   if (reinterpret_cast<uintptr_t>(address) % bytes != 0 || thread.watched) {
     thread.services->check_global(thread, address, bytes, access, place);
   }

@@ -183,8 +183,12 @@ template <int pending> TILEWRIGHT_DEVICE void wait_for_products(emulator::Place 
       place);
 }
 
-/// On a GPU a word to the compiler.
-template <int count> TILEWRIGHT_DEVICE void pin(float (&)[count]) {}
+/// On a GPU a word to the compiler: ordinary instructions use the registers up to here, or from here on. So an
+/// accumulator may not be in flight.
+template <int count> TILEWRIGHT_DEVICE void pin(float (&r)[count], emulator::Place place = emulator::here()) {
+  emulator::Thread& thread = emulator::this_thread();
+  thread.services->check_accumulator(thread, r, place);
+}
 template <int count> TILEWRIGHT_DEVICE void pin(uint32_t (&)[count]) {}
 
 template <class Element> constexpr bool is_bfloat16 = false;

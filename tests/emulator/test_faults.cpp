@@ -141,6 +141,13 @@ TEST_CASE("products must be fenced, committed and waited for, and their accumula
   check_contains(product_complaint(fence + product + commit), {"not waited for"});
   check_contains(product_complaint(fence + product + commit + "d[3] = 1.f;" + wait),
                  {"an accumulator was written to while products into it were in flight"});
+  const std::string use = "\n#line 70 \"use.cu\"\npin(d);\n#line 90 \"tiny.cu\"\n";
+  CHECK(product_complaint("pin(d);" + fence + product + commit + wait + "pin(d);").empty());
+  check_contains(product_complaint(fence + product + commit + use + wait),
+                 {"use.cu:70", "an accumulator is used before wait_for_products"});
+  check_contains(
+      product_complaint(fence + product + commit + fence + product + commit + "wait_for_products<1>();" + use + wait),
+      {"use.cu:70", "an accumulator is used before wait_for_products"});
   check_contains(product_complaint(fence + "if (warp_index() != 3) {" + product +
                                    "} else { multiply_shared<BFloat16, true>(d, b, a); }" + commit + wait),
                  {"the warps of a warpgroup issue different products"});

@@ -4,6 +4,7 @@
 
 #include <doctest/doctest.h>
 
+#include "kernels/forms.hpp"
 #include "operators/launch.hpp"
 #include "support_random_backward.hpp"
 #include "support_replay.hpp"
@@ -15,13 +16,7 @@ using namespace tilewright;
 
 namespace {
 
-testing::RandomLimits small_problems() {
-  testing::RandomLimits limits;
-  limits.max_tokens = 400;
-  limits.max_text = 150;
-  limits.max_flops = 1e7;
-  return limits;
-}
+testing::RandomLimits small_problems() { return testing::small_backward(testing::ampere); }
 
 template <class Check>
 std::string check_shrinking(std::uint64_t seed, const testing::RandomLimits& limits, double scale, Check check) {
@@ -39,7 +34,7 @@ std::string check(std::uint64_t seed, const testing::RandomLimits& limits, doubl
 
 std::string check_under_seeds(std::uint64_t seed, const testing::RandomLimits& limits) {
   return check_shrinking(seed, limits, 1, [&](testing::RandomBackward& problem) {
-    return testing::complaint_under_seeds({8, 0, 0}, [&](std::shared_ptr<Executor> executor) {
+    return testing::complaint_under_seeds(testing::ampere, [&](std::shared_ptr<Executor> executor) {
       Runtime runtime(std::move(executor));
       return problem.check(
           [&](const AttentionBackward& call, const Pattern& pattern) { runtime.attention_backward(call, pattern); });
@@ -50,20 +45,11 @@ std::string check_under_seeds(std::uint64_t seed, const testing::RandomLimits& l
 } // namespace
 
 TEST_CASE("backward, sm_80: every pattern, type, head size and layout under eight seeds") {
-  std::uint64_t seed = 0;
-  for (const PatternKind pattern : {PatternKind::dense, PatternKind::sliding_tile, PatternKind::block_list})
-    for (const DataType dtype : {DataType::bf16, DataType::fp16})
-      for (const std::int32_t head_dim : {64, 128})
-        for (const Layout layout : {Layout::raster, Layout::tiled}) {
-          testing::RandomLimits limits = small_problems();
-          limits.pattern = pattern;
-          limits.dtype = dtype;
-          limits.head_dim = head_dim;
-          limits.layout = layout;
-          CAPTURE(seed);
-          CHECK(check_under_seeds(seed++, limits) == "");
-          CHECK(check(seed++, limits) == "");
-        }
+  for (const auto& [seed, limits] : testing::backward_forms(testing::ampere)) {
+    CAPTURE(seed);
+    CHECK(check_under_seeds(seed, limits) == "");
+    CHECK(check(seed + 1, limits) == "");
+  }
 }
 
 TEST_CASE("backward, sm_80: activations of every scale, without a NaN") {

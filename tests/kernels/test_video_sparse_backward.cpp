@@ -8,6 +8,7 @@
 
 #include <doctest/doctest.h>
 
+#include "kernels/forms.hpp"
 #include "support_replay.hpp"
 #include "support_seeds.hpp"
 #include "support_video_sparse_backward.hpp"
@@ -25,13 +26,7 @@ std::uint64_t problem_count(std::uint64_t without_a_wish) {
   return wish == nullptr ? without_a_wish : std::stoull(wish);
 }
 
-VideoSparseLimits small_problems() {
-  VideoSparseLimits limits;
-  limits.max_tiles = 12;
-  limits.max_tokens = 900;
-  limits.max_flops = 1.2e7;
-  return limits;
-}
+VideoSparseLimits small_problems() { return small_video_sparse_gradient(); }
 
 std::string complaint(RandomVideoSparseBackward& problem, std::shared_ptr<Executor> executor) {
   Runtime runtime(std::move(executor));
@@ -51,35 +46,27 @@ std::string check(std::uint64_t seed, const VideoSparseLimits& limits, const Arc
   });
 }
 
-/// Problems of every type, head size and layout under eight seeds, then others under one.
-void check_problems(const Architecture& architecture, std::uint64_t count, std::uint64_t first) {
-  constexpr std::uint64_t forms = 8;
-  for (std::uint64_t i = 0; i < count; ++i) {
-    VideoSparseLimits limits = small_problems();
-    if (i >= forms) {
-      CHECK(check(first + i, limits, architecture) == "");
-      continue;
-    }
-    limits.dtype = i % 2 == 0 ? DataType::bf16 : DataType::fp16;
-    limits.head_dim = i / 2 % 2 == 0 ? 64 : 128;
-    limits.layout = i / 4 % 2 == 0 ? Layout::raster : Layout::tiled;
-    limits.max_flops = 4e6;
-    CHECK(check_problem(first + i, limits, [&](RandomVideoSparseBackward& problem) {
+/// Problems of every type, head size and layout under eight seeds, then others under one: `count` in all.
+void check_problems(const Architecture& architecture, std::uint64_t count) {
+  const std::vector<VideoSparseForm> forms = video_sparse_gradient_forms(architecture);
+  for (const auto& [seed, limits] : forms)
+    CHECK(check_problem(seed, limits, [&](RandomVideoSparseBackward& problem) {
             return complaint_under_seeds(architecture, [&](std::shared_ptr<Executor> executor) {
               return complaint(problem, std::move(executor));
             });
           }) == "");
-  }
+  for (std::uint64_t i = forms.size(); i < count; ++i)
+    CHECK(check(forms[0].seed + i, small_problems(), architecture) == "");
 }
 
 } // namespace
 
 TEST_CASE("video sparse attention's gradient, generic family: every type, head size and layout under eight seeds") {
-  check_problems({8, 0, 0}, problem_count(16), 0);
+  check_problems(ampere, problem_count(16));
 }
 
 TEST_CASE("video sparse attention's gradient, Hopper family: every type, head size and layout under eight seeds") {
-  check_problems({9, 0, 'a'}, problem_count(12), 100);
+  check_problems(hopper, problem_count(12));
 }
 
 TEST_CASE("video sparse attention's gradient: activations of every scale") {
