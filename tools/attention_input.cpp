@@ -13,15 +13,15 @@ namespace {
 
 using problem::Tiling;
 
-[[noreturn]] void refuse(std::string problem, std::string allowed, std::string remedy) {
+[[noreturn]] void refuse_input(std::string problem, std::string allowed, std::string remedy) {
   throw Error(ErrorCode::invalid_argument, std::move(problem), std::move(allowed), std::move(remedy));
 }
 
 HostTensor take(Safetensors& file, const std::string& name) {
   const auto found = file.tensors.find(name);
   if (found == file.tensors.end())
-    refuse(fmt::format("the input has no tensor '{}'", name), "q, k and v are needed",
-           "name the input's tensors q, k and v");
+    refuse_input(fmt::format("the input has no tensor '{}'", name), "q, k and v are needed",
+                 "name the input's tensors q, k and v");
   return std::move(found->second);
 }
 
@@ -38,21 +38,22 @@ VideoView video_view(HostTensor& tensor, const char* name, const Problem& proble
       shape.size() == plain_rank || (shape.size() == video_rank && problem.layout == Layout::raster);
   const bool positive = std::all_of(shape.begin(), shape.end(), [](std::int64_t extent) { return extent > 0; });
   if (!known_rank || !positive)
-    refuse(fmt::format("{} has the shape {}", name, shape_text(shape)),
-           problem.layout == Layout::raster
-               ? "[batch, T, H, W, heads, head_dim] and [batch, tokens, heads, head_dim] are allowed for layout=raster"
-               : "[batch, heads, tokens, head_dim] is allowed for layout=tiled",
-           "bring the tensor into this shape, or change the problem's layout");
+    refuse_input(
+        fmt::format("{} has the shape {}", name, shape_text(shape)),
+        problem.layout == Layout::raster
+            ? "[batch, T, H, W, heads, head_dim] and [batch, tokens, heads, head_dim] are allowed for layout=raster"
+            : "[batch, heads, tokens, head_dim] is allowed for layout=tiled",
+        "bring the tensor into this shape, or change the problem's layout");
   if (tensor.type != element_type(problem.dtype) || shape.back() != problem.head_dim)
-    refuse(fmt::format("{} is {} with head_dim {}", name, to_string(tensor.type), shape.back()),
-           fmt::format("the problem says dtype={}, head_dim={}", to_string(problem.dtype), problem.head_dim),
-           "change the problem's line, or convert the tensor");
+    refuse_input(fmt::format("{} is {} with head_dim {}", name, to_string(tensor.type), shape.back()),
+                 fmt::format("the problem says dtype={}, head_dim={}", to_string(problem.dtype), problem.head_dim),
+                 "change the problem's line, or convert the tensor");
   if (shape.size() == plain_rank)
     return {view_of(tensor, name), std::nullopt};
   constexpr std::int64_t axis_limit = std::int64_t{1} << 31;
   if (std::any_of(shape.begin() + 1, shape.begin() + 4, [](std::int64_t extent) { return extent >= axis_limit; }))
-    refuse(fmt::format("{} has the shape {}", name, shape_text(shape)), "canvas extents below 2^31 are allowed",
-           "cut the video");
+    refuse_input(fmt::format("{} has the shape {}", name, shape_text(shape)), "canvas extents below 2^31 are allowed",
+                 "cut the video");
   const Canvas canvas{static_cast<std::int32_t>(shape[1]), static_cast<std::int32_t>(shape[2]),
                       static_cast<std::int32_t>(shape[3])};
   const TensorView view =
@@ -87,9 +88,9 @@ void AttentionInput::set_pattern(const Problem& problem, const PatternChoice& ch
   const Problem actual = Runtime::problem_of(call, relation.pattern);
   const auto variants = closed_variants(problem);
   if (std::find(variants.begin(), variants.end(), actual) == variants.end())
-    refuse(fmt::format("the problem is {}", to_string(problem)),
-           fmt::format("with these tensors and options it is {}", to_string(actual)),
-           "leave out what the tensors decide (text, edges), or correct it");
+    refuse_input(fmt::format("the problem is {}", to_string(problem)),
+                 fmt::format("with these tensors and options it is {}", to_string(actual)),
+                 "leave out what the tensors decide (text, edges), or correct it");
 }
 
 AttentionInput read_attention_input(const Problem& problem, Safetensors&& file, const PatternChoice& choice) {

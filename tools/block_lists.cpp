@@ -11,15 +11,15 @@
 namespace tilewright::tools {
 namespace {
 
-[[noreturn]] void refuse(std::string problem, std::string allowed) {
+[[noreturn]] void refuse_lists(std::string problem, std::string allowed) {
   throw Error(ErrorCode::invalid_argument, std::move(problem), std::move(allowed), "correct the file of block lists");
 }
 
 const HostTensor& find(const Safetensors& file, const char* name) {
   const auto found = file.tensors.find(name);
   if (found == file.tensors.end())
-    refuse(fmt::format("the file of block lists has no '{}'", name),
-           "key_blocks [batch, heads, query tiles, count], or counts and indices, are allowed");
+    refuse_lists(fmt::format("the file of block lists has no '{}'", name),
+                 "key_blocks [batch, heads, query tiles, count], or counts and indices, are allowed");
   return found->second;
 }
 
@@ -27,8 +27,8 @@ const HostTensor& find(const Safetensors& file, const char* name) {
 HostLists shape_lists(const HostTensor& indices, const char* name) {
   constexpr std::size_t rank = 4;
   if (indices.shape.size() != rank)
-    refuse(fmt::format("{} has the shape {}", name, shape_text(indices.shape)),
-           "[batch, heads, query tiles, capacity] is allowed");
+    refuse_lists(fmt::format("{} has the shape {}", name, shape_text(indices.shape)),
+                 "[batch, heads, query tiles, capacity] is allowed");
   HostLists lists{indices.shape[0], indices.shape[1], indices.shape[2], indices.shape[3], {}, {}};
   lists.indices = to_int32(indices, name);
   return lists;
@@ -37,11 +37,12 @@ HostLists shape_lists(const HostTensor& indices, const char* name) {
 void check_list(std::span<const std::int32_t> list, std::int64_t key_tiles, std::string_view place) {
   for (std::size_t entry = 0; entry < list.size(); ++entry) {
     if (list[entry] < 0 || list[entry] >= key_tiles)
-      refuse(fmt::format("entry {} of the list of {} is {}", entry, place, list[entry]),
-             fmt::format("key tiles 0 to {} are allowed", key_tiles - 1));
+      refuse_lists(fmt::format("entry {} of the list of {} is {}", entry, place, list[entry]),
+                   fmt::format("key tiles 0 to {} are allowed", key_tiles - 1));
     if (entry > 0 && list[entry] <= list[entry - 1])
-      refuse(fmt::format("entry {} of the list of {} is {}, after {}", entry, place, list[entry], list[entry - 1]),
-             "lists are ascending, each key tile at most once");
+      refuse_lists(
+          fmt::format("entry {} of the list of {} is {}, after {}", entry, place, list[entry], list[entry - 1]),
+          "lists are ascending, each key tile at most once");
   }
 }
 
@@ -51,8 +52,8 @@ void check_lists(const HostLists& lists, std::int64_t key_tiles) {
     const std::string place =
         fmt::format("batch {}, head {}, query tile {}", row / tiles / heads, row / tiles % heads, row % tiles);
     if (lists.counts[row] < 0 || lists.counts[row] > lists.capacity)
-      refuse(fmt::format("the count of {} is {}", place, lists.counts[row]),
-             fmt::format("0 to {} (the lists' capacity) is allowed", lists.capacity));
+      refuse_lists(fmt::format("the count of {} is {}", place, lists.counts[row]),
+                   fmt::format("0 to {} (the lists' capacity) is allowed", lists.capacity));
     check_list(
         std::span(lists.indices)
             .subspan(row * static_cast<std::size_t>(lists.capacity), static_cast<std::size_t>(lists.counts[row])),
@@ -85,18 +86,18 @@ HostLists read_lists(const Safetensors& file, std::int64_t query_tiles, std::int
   const char* const name = equal_lengths ? "key_blocks" : "indices";
   HostLists lists = shape_lists(find(file, name), name);
   if (lists.query_tiles != query_tiles)
-    refuse(fmt::format("{} has lists for {} query tiles", name, lists.query_tiles),
-           fmt::format("{} query tiles, as the canvas has, are allowed", query_tiles));
+    refuse_lists(fmt::format("{} has lists for {} query tiles", name, lists.query_tiles),
+                 fmt::format("{} query tiles, as the canvas has, are allowed", query_tiles));
   // Lists without entries take no bytes: their number would be bound by nothing in the file.
   if (equal_lengths && lists.capacity == 0)
-    refuse(fmt::format("{} has the shape {}", name, shape_text(find(file, name).shape)),
-           "lists of at least one key tile are allowed; counts and indices can say that a list is empty");
+    refuse_lists(fmt::format("{} has the shape {}", name, shape_text(find(file, name).shape)),
+                 "lists of at least one key tile are allowed; counts and indices can say that a list is empty");
   const auto rows = static_cast<std::size_t>(lists.batch * lists.heads * lists.query_tiles);
   lists.counts = equal_lengths ? std::vector<std::int32_t>(rows, static_cast<std::int32_t>(lists.capacity))
                                : to_int32(find(file, "counts"), "counts");
   if (lists.counts.size() != rows)
-    refuse(fmt::format("counts has the shape {}", shape_text(find(file, "counts").shape)),
-           "the shape of indices without its last dimension is allowed");
+    refuse_lists(fmt::format("counts has the shape {}", shape_text(find(file, "counts").shape)),
+                 "the shape of indices without its last dimension is allowed");
   check_lists(lists, key_tiles);
   return lists;
 }

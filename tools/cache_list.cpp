@@ -24,7 +24,7 @@ std::string time_text(std::int64_t nanoseconds) {
   return fmt::format("{:%Y-%m-%d %H:%M}", fmt::localtime(static_cast<std::time_t>(nanoseconds / per_second)));
 }
 
-std::string bytes_text(std::uint64_t bytes) { return tools::bytes_text(static_cast<double>(bytes)); }
+std::string size_text(std::uint64_t bytes) { return bytes_text(static_cast<double>(bytes)); }
 
 nlohmann::json to_json(const CacheEntry& entry, const StoredFile& file) {
   return {{"key", support::to_string(entry.key)},
@@ -51,7 +51,7 @@ std::string describe(const CacheEntry& entry, const StoredFile& file) {
                            {"registers", fmt::to_string(entry.report.registers)},
                            {"spills", fmt::format("{} bytes", entry.report.spill_bytes)},
                            {"static shared memory", fmt::format("{} bytes", entry.report.static_shared_bytes)},
-                           {"cubin", bytes_text(entry.cubin.size())},
+                           {"cubin", size_text(entry.cubin.size())},
                            {"published", time_text(file.published)},
                            {"last used", time_text(file.last_used)},
                            {"file", file.path.string()}});
@@ -88,7 +88,7 @@ void list_cache(const CacheActionOptions& options) {
     if (options.json)
       fmt::print("{}\n", to_json(entry, file).dump());
     else
-      table.add({entry.spec, entry.compiler_version, bytes_text(entry.cubin.size()), time_text(file.last_used),
+      table.add({entry.spec, entry.compiler_version, size_text(entry.cubin.size()), time_text(file.last_used),
                  support::to_string(entry.key)});
   }
   if (!options.json)
@@ -157,15 +157,15 @@ void print_cache_statistics(const CacheActionOptions& options) {
   }
   std::vector<std::pair<std::string, std::string>> lines{
       {"folder", store.folder().string()},
-      {"entries", fmt::format("{}, {}", all.entries, bytes_text(all.bytes))},
+      {"entries", fmt::format("{}, {}", all.entries, size_text(all.bytes))},
       {"compiling them took", fmt::format("{:.1f} s", compile_seconds)},
       {"corrupt or of another version", fmt::to_string(unusable)},
       {"set aside", fmt::to_string(set_aside)},
       {"being written", fmt::to_string(unfinished)}};
   for (const auto& [name, sum] : by_architecture)
-    lines.emplace_back(name, fmt::format("{}, {}", sum.entries, bytes_text(sum.bytes)));
+    lines.emplace_back(name, fmt::format("{}, {}", sum.entries, size_text(sum.bytes)));
   for (const auto& [name, sum] : by_compiler)
-    lines.emplace_back("NVRTC " + name, fmt::format("{}, {}", sum.entries, bytes_text(sum.bytes)));
+    lines.emplace_back("NVRTC " + name, fmt::format("{}, {}", sum.entries, size_text(sum.bytes)));
   fmt::print("{}", name_value_lines(lines));
 }
 
@@ -180,8 +180,8 @@ void prune_cache(const CacheActionOptions& options) {
                                       {"left_bytes", result.left_bytes}}
                            .dump());
   else
-    fmt::print("{} entries ({}) removed, {} ({}) left\n", result.removed_entries, bytes_text(result.removed_bytes),
-               result.left_entries, bytes_text(result.left_bytes));
+    fmt::print("{} entries ({}) removed, {} ({}) left\n", result.removed_entries, size_text(result.removed_bytes),
+               result.left_entries, size_text(result.left_bytes));
 }
 
 } // namespace tilewright::tools

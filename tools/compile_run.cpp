@@ -16,9 +16,7 @@
 namespace tilewright::tools {
 namespace {
 
-using nlohmann::json;
-
-json describe(const Spec& spec, const cache::CacheEntry& entry, bool cached) {
+nlohmann::json describe(const Spec& spec, const cache::CacheEntry& entry, bool cached) {
   return {{"problem", to_string(spec.problem)},
           {"arch", to_string(spec.architecture)},
           {"schedule", to_string(spec.schedule)},
@@ -33,7 +31,7 @@ json describe(const Spec& spec, const cache::CacheEntry& entry, bool cached) {
           {"compiler", entry.compiler_version}};
 }
 
-json describe(const CompileTarget& target, const Error& error) {
+nlohmann::json describe(const CompileTarget& target, const Error& error) {
   return {{"problem", to_string(target.problem)},
           {"arch", to_string(target.gpu)},
           {"error",
@@ -43,12 +41,12 @@ json describe(const CompileTarget& target, const Error& error) {
             {"remedy", error.remedy()}}}};
 }
 
-json describe_lost(const CompileTarget& target) {
+nlohmann::json describe_lost(const CompileTarget& target) {
   return describe(target, {ErrorCode::internal, "the process that compiled it died", "compilers end by themselves",
                            "see whether the machine has too little memory; use fewer --jobs"});
 }
 
-json compile_one(cache::KernelCache& kernels, const CompileTarget& target, const CompileRun& run) {
+nlohmann::json compile_one(cache::KernelCache& kernels, const CompileTarget& target, const CompileRun& run) {
   try {
     const Spec spec = target_spec(target.problem, target.gpu, run.schedule, run.cache.folder);
     const auto entry = kernels.get(spec);
@@ -58,7 +56,7 @@ json compile_one(cache::KernelCache& kernels, const CompileTarget& target, const
   }
 }
 
-std::vector<std::string> to_row(const json& kernel) {
+std::vector<std::string> to_row(const nlohmann::json& kernel) {
   return {kernel.at("problem"),
           kernel.at("arch"),
           kernel.at("cached").get<bool>() ? "hit" : fmt::format("{:.0f} ms", kernel.at("compile_ms").get<double>()),
@@ -82,7 +80,7 @@ class Outcome {
 public:
   explicit Outcome(const CompileRun& run) : run_(run) {}
 
-  void add(const json& kernel) {
+  void add(const nlohmann::json& kernel) {
     if (kernel.contains("error"))
       return add_failure(kernel);
     kernel.at("cached").get<bool>() ? ++cached_ : ++compiled_;
@@ -106,7 +104,7 @@ public:
   void rethrow() const {
     if (failures_ == 0)
       return;
-    const json& error = last_failure_.at("error");
+    const nlohmann::json& error = last_failure_.at("error");
     const ErrorCode code = parse_code(error.at("code"));
     if (run_.targets.size() == 1)
       throw Error(code, error.at("problem"), error.at("allowed"), error.at("remedy"));
@@ -116,19 +114,19 @@ public:
 
 private:
   /// At once: who reads it may want to show progress, and a run that is stopped has said what it did.
-  static void print_line(const json& kernel) {
+  static void print_line(const nlohmann::json& kernel) {
     fmt::print("{}\n", kernel.dump());
     std::fflush(stdout);
   }
 
-  void add_failure(const json& kernel) {
+  void add_failure(const nlohmann::json& kernel) {
     ++failures_;
     last_failure_ = kernel;
     if (run_.targets.size() == 1)
       return;
     if (run_.json)
       print_line(kernel);
-    const json& error = kernel.at("error");
+    const nlohmann::json& error = kernel.at("error");
     print_warning(fmt::format("{} on {} failed: {}; {}; {}", kernel.at("problem").get<std::string>(),
                               kernel.at("arch").get<std::string>(), error.at("problem").get<std::string>(),
                               error.at("allowed").get<std::string>(), error.at("remedy").get<std::string>()));
@@ -137,7 +135,7 @@ private:
   const CompileRun& run_;
   Table table_{{"problem", "arch", "compiled", "registers", "spills", "shared", "cubin", "key"}};
   std::size_t compiled_ = 0, cached_ = 0, failures_ = 0;
-  json last_failure_;
+  nlohmann::json last_failure_;
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
@@ -157,14 +155,14 @@ void run_compiles(const CompileRun& run) {
   cache::KernelCache kernels(run.cache.options(), print_warning);
   Outcome outcome(run);
   Progress progress("compiling", run.targets.size()); // its thread does nothing in the first second: forks may follow
-  const auto replace_bad_text = json::error_handler_t::replace; // a compiler's log may hold anything
+  const auto replace_bad_text = nlohmann::json::error_handler_t::replace; // a compiler's log may hold anything
   run_in_processes(
       run.targets.size(), run.workers,
       [&](std::size_t job) {
         return compile_one(kernels, run.targets[job], run).dump(-1, ' ', false, replace_bad_text);
       },
       [&](std::size_t job, const std::optional<std::string>& result) {
-        outcome.add(result ? json::parse(*result) : describe_lost(run.targets[job]));
+        outcome.add(result ? nlohmann::json::parse(*result) : describe_lost(run.targets[job]));
         progress.step();
       });
   progress.finish();

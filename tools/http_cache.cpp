@@ -19,18 +19,18 @@ constexpr std::string_view trailer = "TWSIGNED"; // behind the signature's 64 by
 constexpr std::size_t largest_entry = std::size_t{64} << 20;
 constexpr long ok = 200, not_found = 404, gone = 410;
 
-struct Free {
+struct FreeHandle {
   void operator()(CURL* handle) const { curl_easy_cleanup(handle); }
 };
-using Handle = std::unique_ptr<CURL, Free>;
+using Handle = std::unique_ptr<CURL, FreeHandle>;
 
-[[noreturn]] void refuse(const std::string& address, std::string_view reason) {
+[[noreturn]] void refuse_answer(const std::string& address, std::string_view reason) {
   throw Error(ErrorCode::cache_corrupt, fmt::format("the remote cache {}: {}", address, reason),
               "a reachable server with sound entries is used",
               "see the server's log, or unset TILEWRIGHT_CACHE_REMOTE");
 }
 
-std::size_t append(char* bytes, std::size_t size, std::size_t count, void* to) {
+std::size_t receive(char* bytes, std::size_t size, std::size_t count, void* to) {
   auto& text = *static_cast<std::string*>(to);
   if (text.size() + size * count > largest_entry)
     return 0; // ends the transfer with an error
@@ -59,7 +59,7 @@ Handle open(const std::string& address, const HttpCacheOptions& remote, std::str
     curl_easy_setopt(handle.get(), CURLOPT_CAINFO, remote.authorities.c_str());
     curl_easy_setopt(handle.get(), CURLOPT_CAPATH, nullptr); // these alone, not the system's as well
   }
-  curl_easy_setopt(handle.get(), CURLOPT_WRITEFUNCTION, append);
+  curl_easy_setopt(handle.get(), CURLOPT_WRITEFUNCTION, receive);
   curl_easy_setopt(handle.get(), CURLOPT_WRITEDATA, &answer);
   return handle;
 }
@@ -68,7 +68,7 @@ Handle open(const std::string& address, const HttpCacheOptions& remote, std::str
 long perform(const Handle& handle, const std::string& address) {
   const CURLcode result = curl_easy_perform(handle.get());
   if (result != CURLE_OK)
-    refuse(address, curl_easy_strerror(result));
+    refuse_answer(address, curl_easy_strerror(result));
   long status = 0;
   curl_easy_getinfo(handle.get(), CURLINFO_RESPONSE_CODE, &status);
   return status;
@@ -85,7 +85,7 @@ public:
     if (status == not_found || status == gone)
       return std::nullopt;
     if (status != ok)
-      refuse(address, fmt::format("it answered with status {}", status));
+      refuse_answer(address, fmt::format("it answered with status {}", status));
     std::string signature;
     if (file.size() > trailer.size() + signature_bytes && file.ends_with(trailer)) {
       file.resize(file.size() - trailer.size());
@@ -93,8 +93,8 @@ public:
       file.resize(file.size() - signature_bytes);
     }
     if (!options_.public_key.empty() && !is_signed(file, signature, options_.public_key))
-      refuse(address,
-             fmt::format("the entry is not signed with the key that belongs to {}", options_.public_key.string()));
+      refuse_answer(address, fmt::format("the entry is not signed with the key that belongs to {}",
+                                         options_.public_key.string()));
     return file;
   }
 
@@ -144,7 +144,7 @@ void put_remote(const HttpCacheOptions& remote, const std::string& name, std::st
   curl_easy_setopt(handle.get(), CURLOPT_INFILESIZE_LARGE, static_cast<curl_off_t>(bytes.size()));
   const long status = perform(handle, target);
   if (status / 100 != 2)
-    refuse(target, fmt::format("PUT was answered with status {}", status));
+    refuse_answer(target, fmt::format("PUT was answered with status {}", status));
 }
 
 std::string with_signature(const std::string& entry, const std::filesystem::path& private_key) {

@@ -9,7 +9,7 @@
 namespace tilewright::tools {
 namespace {
 
-[[noreturn]] void refuse(const std::filesystem::path& path, const std::string& offence) {
+[[noreturn]] void refuse_manifest(const std::filesystem::path& path, const std::string& offence) {
   throw Error(ErrorCode::invalid_argument, fmt::format("the manifest {}: {}", path.string(), offence),
               "an object with two lists of texts, architectures and problems (and name and source, for people), is "
               "allowed",
@@ -19,11 +19,11 @@ namespace {
 std::vector<std::string> texts_of(const nlohmann::json& json, const char* member, const std::filesystem::path& path) {
   const auto found = json.find(member);
   if (found == json.end() || !found->is_array() || found->empty())
-    refuse(path, fmt::format("'{}' is no list", member));
+    refuse_manifest(path, fmt::format("'{}' is no list", member));
   std::vector<std::string> texts;
   for (const auto& text : *found) {
     if (!text.is_string())
-      refuse(path, fmt::format("'{}' holds {}", member, text.dump()));
+      refuse_manifest(path, fmt::format("'{}' holds {}", member, text.dump()));
     texts.push_back(text);
   }
   return texts;
@@ -50,10 +50,10 @@ Manifest read_manifest(const std::filesystem::path& path) {
   constexpr bool throws = false;
   const auto json = nlohmann::json::parse(support::read_file(path), nullptr, throws);
   if (!json.is_object())
-    refuse(path, "it is no JSON object");
+    refuse_manifest(path, "it is no JSON object");
   for (const auto& [member, value] : json.items())
     if (member != "name" && member != "source" && member != "architectures" && member != "problems")
-      refuse(path, fmt::format("it has a member '{}'", member));
+      refuse_manifest(path, fmt::format("it has a member '{}'", member));
   return {parse_all(texts_of(json, "architectures", path), path,
                     [](const std::string& text) { return parse_architecture(text); }),
           parse_all(texts_of(json, "problems", path), path, [](const std::string& text) {

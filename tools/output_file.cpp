@@ -16,7 +16,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-[[noreturn]] void refuse(const fs::path& path, std::string_view reason) {
+[[noreturn]] void refuse_path(const fs::path& path, std::string_view reason) {
   throw Error(ErrorCode::invalid_argument, fmt::format("{} cannot be written: {}", path.string(), reason),
               "a file in a folder that exists and that you may write to is allowed",
               "create the folder, or choose another path");
@@ -40,12 +40,12 @@ mode_t creation_mode() {
 
 void check_output(const fs::path& path, std::string_view option) {
   if (path.empty())
-    refuse(fmt::format("'' ({})", option), "the path is empty");
+    refuse_path(fmt::format("'' ({})", option), "the path is empty");
   if (fs::is_directory(path))
-    refuse(path, "it is a folder");
+    refuse_path(path, "it is a folder");
   const fs::path& target = is_special(path) ? path : folder_of(path);
   if (::access(target.c_str(), W_OK) != 0)
-    refuse(path, std::generic_category().message(errno));
+    refuse_path(path, std::generic_category().message(errno));
 }
 
 void write_output(const fs::path& path, std::span<const std::byte> bytes) {
@@ -54,14 +54,14 @@ void write_output(const fs::path& path, std::span<const std::byte> bytes) {
     const fs::path target = fs::is_symlink(path) ? fs::weakly_canonical(path) : path;
     support::write_atomically(target, bytes);
     if (::chmod(target.c_str(), creation_mode()) != 0)
-      refuse(path, std::generic_category().message(errno));
+      refuse_path(path, std::generic_category().message(errno));
     return;
   }
   std::ofstream stream(path, std::ios::binary);
   stream.write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
   stream.flush();
   if (!stream)
-    refuse(path, std::generic_category().message(errno));
+    refuse_path(path, std::generic_category().message(errno));
 }
 
 void write_output(const fs::path& path, std::string_view text) { write_output(path, std::as_bytes(std::span(text))); }

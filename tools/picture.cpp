@@ -14,7 +14,7 @@ namespace {
 constexpr std::int64_t wanted_pixels = 768;
 constexpr std::int64_t most_pixels = 16384; // on a side
 
-[[noreturn]] void refuse(const std::filesystem::path& path, std::string_view reason) {
+[[noreturn]] void refuse_picture(const std::filesystem::path& path, std::string_view reason) {
   throw Error(ErrorCode::invalid_argument, fmt::format("{} cannot be drawn: {}", path.string(), reason),
               fmt::format("pictures of 1 to {} cells on a side are drawn", most_pixels),
               "choose fewer tiles, or the text form");
@@ -39,7 +39,7 @@ Picture::Picture(std::int64_t wide, std::int64_t high, std::uint8_t cell)
 void write_png(const std::filesystem::path& path, const Picture& picture, const Style& style) {
   const std::int64_t longer = std::max(picture.width, picture.height);
   if (picture.width < 1 || picture.height < 1 || longer > most_pixels)
-    refuse(path, fmt::format("it has {} x {} cells", picture.width, picture.height));
+    refuse_picture(path, fmt::format("it has {} x {} cells", picture.width, picture.height));
   const std::int64_t scale = std::max<std::int64_t>(1, wanted_pixels / longer);
   const std::vector<std::uint8_t> pixels = paint(picture, style, scale);
 
@@ -56,7 +56,7 @@ void write_png(const std::filesystem::path& path, const Picture& picture, const 
     file.resize(bytes);
     if (png_image_write_to_memory(&image, pass == 0 ? nullptr : file.data(), &bytes, 0, pixels.data(), dense_rows,
                                   nullptr) == 0)
-      refuse(path, image.message);
+      refuse_picture(path, image.message);
   }
   file.resize(bytes);
   write_output(path, file);

@@ -19,7 +19,6 @@
 namespace tilewright::tools {
 namespace {
 
-using nlohmann::json;
 static_assert(std::endian::native == std::endian::little, "tensors' bytes are read as they lie in the file");
 
 constexpr std::size_t length_bytes = 8;
@@ -63,16 +62,16 @@ std::string_view header_of(std::span<const std::byte> file, const Refusal& refus
   return {reinterpret_cast<const char*>(file.data()) + length_bytes, static_cast<std::size_t>(length)};
 }
 
-json parse_header(std::string_view text, const Refusal& refuse) {
+nlohmann::json parse_header(std::string_view text, const Refusal& refuse) {
   std::set<std::string> names;
   std::optional<std::string> repeated;
-  const auto note_names = [&](int depth, json::parse_event_t event, const json& value) {
-    if (event == json::parse_event_t::key && depth == 1 && !names.insert(value.get<std::string>()).second)
+  const auto note_names = [&](int depth, nlohmann::json::parse_event_t event, const nlohmann::json& value) {
+    if (event == nlohmann::json::parse_event_t::key && depth == 1 && !names.insert(value.get<std::string>()).second)
       repeated = value.get<std::string>();
     return true;
   };
   constexpr bool throws = false;
-  json header = json::parse(text, note_names, throws);
+  nlohmann::json header = nlohmann::json::parse(text, note_names, throws);
   if (!header.is_object())
     refuse("its header is no JSON object", "a JSON object with one member a tensor is allowed");
   if (repeated)
@@ -80,7 +79,7 @@ json parse_header(std::string_view text, const Refusal& refuse) {
   return header;
 }
 
-std::map<std::string, std::string> parse_metadata(const json& value, const Refusal& refuse) {
+std::map<std::string, std::string> parse_metadata(const nlohmann::json& value, const Refusal& refuse) {
   std::map<std::string, std::string> metadata;
   if (!value.is_object())
     refuse("its __metadata__ is no JSON object", "an object of strings is allowed");
@@ -92,7 +91,7 @@ std::map<std::string, std::string> parse_metadata(const json& value, const Refus
   return metadata;
 }
 
-ElementType parse_type(const json& entry, const std::string& name, const Refusal& refuse) {
+ElementType parse_type(const nlohmann::json& entry, const std::string& name, const Refusal& refuse) {
   const auto found = entry.find("dtype");
   if (found != entry.end() && found->is_string())
     for (const ElementType type : known_types)
@@ -103,12 +102,12 @@ ElementType parse_type(const json& entry, const std::string& name, const Refusal
 }
 
 /// The unsigned integers of a member; none where it is no array of them.
-std::optional<std::vector<std::uint64_t>> parse_numbers(const json& entry, const char* member) {
+std::optional<std::vector<std::uint64_t>> parse_numbers(const nlohmann::json& entry, const char* member) {
   const auto found = entry.find(member);
   if (found == entry.end() || !found->is_array())
     return std::nullopt;
   std::vector<std::uint64_t> numbers;
-  for (const json& number : *found) {
+  for (const nlohmann::json& number : *found) {
     if (!number.is_number_unsigned())
       return std::nullopt;
     numbers.push_back(number.get<std::uint64_t>());
@@ -117,7 +116,7 @@ std::optional<std::vector<std::uint64_t>> parse_numbers(const json& entry, const
 }
 
 /// Shape and bytes of one tensor; its place goes to places.
-HostTensor parse_tensor(const std::string& name, const json& entry, std::span<const std::byte> data,
+HostTensor parse_tensor(const std::string& name, const nlohmann::json& entry, std::span<const std::byte> data,
                         std::vector<Place>& places, const Refusal& refuse) {
   if (!entry.is_object())
     refuse(fmt::format("'{}' is no JSON object", name), "dtype, shape and data_offsets describe a tensor");
@@ -171,7 +170,7 @@ void check_places(std::vector<Place>& places, std::size_t data_bytes, const Refu
 Safetensors parse_safetensors(std::span<const std::byte> file, std::string_view name) {
   const Refusal refuse(name);
   const std::string_view header_text = header_of(file, refuse);
-  const json header = parse_header(header_text, refuse);
+  const nlohmann::json header = parse_header(header_text, refuse);
   const auto data = file.subspan(length_bytes + header_text.size());
   Safetensors content;
   std::vector<Place> places;
@@ -191,7 +190,7 @@ Safetensors read_safetensors(const std::filesystem::path& path) {
 }
 
 std::string format_safetensors(const Safetensors& content) {
-  json header = json::object();
+  nlohmann::json header = nlohmann::json::object();
   if (!content.metadata.empty())
     header[metadata_name] = content.metadata;
   std::size_t end = 0;

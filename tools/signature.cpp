@@ -14,19 +14,19 @@
 namespace tilewright::tools {
 namespace {
 
-struct Free {
+struct FreeOpenSsl {
   void operator()(EVP_PKEY* key) const { EVP_PKEY_free(key); }
   void operator()(EVP_MD_CTX* context) const { EVP_MD_CTX_free(context); }
   void operator()(BIO* bio) const { BIO_free(bio); }
 };
-using Key = std::unique_ptr<EVP_PKEY, Free>;
-using Context = std::unique_ptr<EVP_MD_CTX, Free>;
+using Key = std::unique_ptr<EVP_PKEY, FreeOpenSsl>;
+using Context = std::unique_ptr<EVP_MD_CTX, FreeOpenSsl>;
 
 const unsigned char* data_of(std::string_view bytes) { return reinterpret_cast<const unsigned char*>(bytes.data()); }
 
 template <typename Read> Key read_key(const std::filesystem::path& path, const char* kind, Read read) {
   const std::string text = support::read_file(path);
-  const std::unique_ptr<BIO, Free> bio(BIO_new_mem_buf(text.data(), static_cast<int>(text.size())));
+  const std::unique_ptr<BIO, FreeOpenSsl> bio(BIO_new_mem_buf(text.data(), static_cast<int>(text.size())));
   Key key(read(bio.get()));
   if (!key || EVP_PKEY_id(key.get()) != EVP_PKEY_ED25519)
     throw Error(ErrorCode::invalid_argument, fmt::format("{} is no {} Ed25519 key", path.string(), kind),
@@ -36,7 +36,7 @@ template <typename Read> Key read_key(const std::filesystem::path& path, const c
   return key;
 }
 
-[[noreturn]] void fail(const char* call) {
+[[noreturn]] void openssl_failed(const char* call) {
   throw Error(ErrorCode::internal, fmt::format("{} of OpenSSL failed", call), "OpenSSL 3 with Ed25519 is needed",
               "see whether a policy of this machine forbids Ed25519");
 }
@@ -47,7 +47,7 @@ std::string sha256(std::string_view bytes) {
   std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
   unsigned length = 0;
   if (EVP_Digest(bytes.data(), bytes.size(), digest.data(), &length, EVP_sha256(), nullptr) != 1)
-    fail("EVP_Digest");
+    openssl_failed("EVP_Digest");
   std::string text;
   for (unsigned index = 0; index < length; ++index)
     text += fmt::format("{:02x}", digest[index]);
@@ -64,7 +64,7 @@ std::string sign(std::string_view bytes, const std::filesystem::path& key_path) 
       EVP_DigestSign(context.get(), reinterpret_cast<unsigned char*>(signature.data()), &length, data_of(bytes),
                      bytes.size()) != 1 ||
       length != signature_bytes)
-    fail("EVP_DigestSign");
+    openssl_failed("EVP_DigestSign");
   return signature;
 }
 
@@ -73,7 +73,7 @@ bool is_signed(std::string_view bytes, std::string_view signature, const std::fi
       read_key(public_key, "public", [](BIO* bio) { return PEM_read_bio_PUBKEY(bio, nullptr, nullptr, nullptr); });
   const Context context(EVP_MD_CTX_new());
   if (EVP_DigestVerifyInit(context.get(), nullptr, nullptr, nullptr, key.get()) != 1)
-    fail("EVP_DigestVerifyInit");
+    openssl_failed("EVP_DigestVerifyInit");
   return signature.size() == signature_bytes &&
          EVP_DigestVerify(context.get(), data_of(signature), signature.size(), data_of(bytes), bytes.size()) == 1;
 }

@@ -13,13 +13,11 @@
 namespace tilewright::tools {
 namespace {
 
-using nlohmann::json;
-
 std::string samples_text(const std::vector<double>& samples) {
   return fmt::format("{:.4f}", fmt::join(samples, " ")); // one line in the file, and as short as the clock is exact
 }
 
-json statistics(const Trial& trial) {
+nlohmann::json statistics(const Trial& trial) {
   return {{"schedule", to_string(trial.schedule)},
           {"median_ms", trial.times.median},
           {"quartiles_ms", {trial.times.lower, trial.times.upper}},
@@ -78,13 +76,13 @@ std::string reason_for(const TuningResult& result) {
 
 void write_tuned_table(const std::filesystem::path& path, const Architecture& gpu,
                        const std::vector<TuningRecord>& records) {
-  json table = {{"architecture", fmt::format("sm_{}", gpu.number())},
-                {"schedules", json::object()},
-                {"measured", json::object()}};
+  nlohmann::json table = {{"architecture", fmt::format("sm_{}", gpu.number())},
+                          {"schedules", nlohmann::json::object()},
+                          {"measured", nlohmann::json::object()}};
   if (std::filesystem::exists(path)) {
     const std::string text = support::read_file(path);
     (void)schedule::TunedTable::parse(text, path.string()); // throws where it is none
-    json old = json::parse(text);
+    nlohmann::json old = nlohmann::json::parse(text);
     if (old.at("architecture") != table.at("architecture"))
       throw Error(ErrorCode::cache_corrupt,
                   fmt::format("the table {} is for {}", path.string(), old.at("architecture").get<std::string>()),

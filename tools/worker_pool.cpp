@@ -23,7 +23,7 @@ namespace {
 
 using Work = std::function<std::string(std::size_t)>;
 
-[[noreturn]] void fail(const char* call) {
+[[noreturn]] void call_failed(const char* call) {
   throw Error(ErrorCode::internal, fmt::format("{} failed: {}", call, std::generic_category().message(errno)),
               "processes and sockets can be made", "try again with --jobs 1");
 }
@@ -80,13 +80,13 @@ public:
   explicit Worker(const Work& work) {
     int ends[2] = {};
     if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
-      fail("socketpair");
+      call_failed("socketpair");
     socket_ = support::FileDescriptor(ends[0]);
     const support::FileDescriptor other(ends[1]);
     const ::pid_t parent = ::getpid();
     child_ = ::fork();
     if (child_ < 0)
-      fail("fork");
+      call_failed("fork");
     if (child_ == 0) {
       socket_ = support::FileDescriptor(); // so that the child sees the parent's end
       serve(other.get(), parent, work);
@@ -144,7 +144,7 @@ std::vector<Worker>::iterator wait_for_one(std::vector<Worker>& workers) {
     sockets.push_back({worker.socket(), POLLIN, 0});
   while (::poll(sockets.data(), sockets.size(), -1) < 0)
     if (errno != EINTR)
-      fail("poll");
+      call_failed("poll");
   const auto ready = std::find_if(sockets.begin(), sockets.end(), [](const ::pollfd& one) { return one.revents != 0; });
   return workers.begin() + (ready - sockets.begin());
 }

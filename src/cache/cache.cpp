@@ -22,13 +22,6 @@ namespace {
 
 using EntryPointer = std::shared_ptr<const CacheEntry>;
 
-struct SpecHash {
-  std::size_t operator()(const Spec& spec) const noexcept {
-    return support::hash64(std::as_bytes(std::span(&spec, 1)));
-  }
-};
-template <typename Value> using BySpec = std::unordered_map<Spec, Value, SpecHash>;
-
 /// How many forks lie between the first process and this one.
 std::atomic<unsigned> forks{0};
 
@@ -57,6 +50,13 @@ Jit policy(Jit option) {
 /// What one process knows. A forked child starts with a new one: the locks of the old one may be held by threads that
 /// the child does not have.
 struct KernelCache::State {
+  struct SpecHash {
+    std::size_t operator()(const Spec& spec) const noexcept {
+      return support::hash64(std::as_bytes(std::span(&spec, 1)));
+    }
+  };
+  template <typename Value> using BySpec = std::unordered_map<Spec, Value, SpecHash>;
+
   State(const KernelCache& owner, unsigned generation_) : cache(owner), generation(generation_) {}
 
   const KernelCache& cache;

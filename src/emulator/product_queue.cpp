@@ -7,7 +7,7 @@ namespace tilewright::emulator {
 namespace {
 
 constexpr std::size_t rows = 16;
-constexpr std::uint32_t poison = 0x7fbadbadU; // a NaN
+constexpr std::uint32_t poisoned_register = 0x7fbadbadU; // a NaN
 
 /// Calls visit(register, sum) for each register of a warp's accumulator: lane i holds, of each 8 columns c, in 4c and
 /// 4c + 1 row i / 4, columns 8c + 2 (i % 4) and the next, in 4c + 2 and 4c + 3 the row 8 further down (PTX ISA,
@@ -54,7 +54,7 @@ ProductQueue::Accumulator& ProductQueue::take_registers(const ProductRequest& re
   accumulator.sums.resize(rows * columns);
   for_each_register(accumulator.registers, accumulator.sums, columns, [](float& of_lane, float& sum) {
     sum = of_lane;
-    of_lane = std::bit_cast<float>(poison);
+    of_lane = std::bit_cast<float>(poisoned_register);
   });
   return accumulator;
 }
@@ -79,7 +79,7 @@ bool ProductQueue::give_back(const Accumulator& accumulator) {
   bool untouched = true;
   for_each_register(accumulator.registers, accumulator.sums, static_cast<std::size_t>(accumulator.columns),
                     [&](float& of_lane, const float& sum) {
-                      untouched = untouched && std::bit_cast<std::uint32_t>(of_lane) == poison;
+                      untouched = untouched && std::bit_cast<std::uint32_t>(of_lane) == poisoned_register;
                       of_lane = sum;
                     });
   return untouched;

@@ -18,8 +18,7 @@ namespace tilewright {
 namespace operators {
 namespace {
 
-constexpr std::int64_t workspace_alignment = 128;
-constexpr std::uint32_t warp_size = 32;
+constexpr std::int64_t part_alignment = 128;
 
 constexpr std::int64_t round_up(std::int64_t value, std::int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
@@ -32,7 +31,7 @@ public:
 
   template <typename Value> Value* take(std::int64_t count) {
     const std::uintptr_t at = base_ == 0 ? 0 : base_ + static_cast<std::uintptr_t>(bytes_);
-    bytes_ += round_up(count * static_cast<std::int64_t>(sizeof(Value)), workspace_alignment);
+    bytes_ += round_up(count * static_cast<std::int64_t>(sizeof(Value)), part_alignment);
     return reinterpret_cast<Value*>(at);
   }
   [[nodiscard]] std::size_t bytes() const { return static_cast<std::size_t>(bytes_); }
@@ -229,10 +228,10 @@ BackwardPlan plan_backward(Executor& executor, const AttentionBackward& call, co
   BackwardPlan plan{call, pattern, forward_call(call), check_backward(call, pattern), {}, {}, {}};
   plan.workspace = lay_out(call, plan.shape, pattern);
   if (call.workspace == nullptr || call.workspace_bytes < plan.workspace.bytes ||
-      reinterpret_cast<std::uintptr_t>(call.workspace) % workspace_alignment != 0)
+      reinterpret_cast<std::uintptr_t>(call.workspace) % part_alignment != 0)
     throw Error(ErrorCode::invalid_argument,
                 fmt::format("the workspace is {} bytes at {}", call.workspace_bytes, fmt::ptr(call.workspace)),
-                fmt::format("{} bytes and more, at a multiple of {}", plan.workspace.bytes, workspace_alignment),
+                fmt::format("{} bytes and more, at a multiple of {}", plan.workspace.bytes, part_alignment),
                 "ask Runtime::workspace_bytes and allocate as much");
   check_pointers(executor, plan.forward, pattern);
   executor.check_pointer(call.dout.data, "dout");

@@ -17,10 +17,6 @@ constexpr std::int64_t most_tokens = std::numeric_limits<std::int32_t>::max();
 constexpr std::int64_t most_sequences = std::numeric_limits<std::int32_t>::max(); // batch times heads
 constexpr int tensor_rank = 4;
 
-[[noreturn]] void refuse(std::string problem, std::string allowed, std::string remedy) {
-  throw Error(ErrorCode::invalid_argument, std::move(problem), std::move(allowed), std::move(remedy));
-}
-
 struct Dimensions {
   int batch, token, head, depth;
 };
@@ -224,6 +220,10 @@ void apply(const BlockList& pattern, const AttentionForward& call, CallShape& sh
 }
 
 } // namespace
+
+void refuse(std::string problem, std::string allowed, std::string remedy) {
+  throw Error(ErrorCode::invalid_argument, std::move(problem), std::move(allowed), std::move(remedy));
+}
 
 void check_tokens(const TensorView& tensor, const char* name, Layout layout, const Extent3& canvas,
                   const Extent3& tile) {

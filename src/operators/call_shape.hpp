@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <initializer_list>
 #include <optional>
+#include <string>
 
 #include "kernels/attention_parameters.cuh"
 #include <tilewright/pattern.hpp>
@@ -27,6 +28,9 @@ CallShape check_call(const AttentionForward& call, const Pattern& pattern);
 
 /// The closed problem of a checked call. Throws what validate() throws, for a tile that no kernel takes.
 Problem problem_of_checked(const AttentionForward& call, const Pattern& pattern, const CallShape& shape);
+
+/// Throws invalid_argument.
+[[noreturn]] void refuse(std::string problem, std::string allowed, std::string remedy);
 
 /// What the calls of several operators check. Each throws invalid_argument and names the argument.
 /// check_tokens: a canvas's tokens without text. check_dense: contiguous, of just this type and these extents.

@@ -4,12 +4,14 @@
 #include <cmath>
 #include <limits>
 
+#include <fmt/format.h>
+
+#include <tilewright/error.hpp>
+
 namespace tilewright::operators {
 namespace {
 
 constexpr double log2_of_e = 1.4426950408889634;
-
-std::int32_t ceiling_divide(std::int64_t a, std::int64_t b) { return static_cast<std::int32_t>((a + b - 1) / b); }
 
 /// A tile of the problem, or, for a dense one, a block of the sequence.
 Extent3 tile_or_block(const Extent3& tile, std::int32_t block) {
@@ -17,6 +19,13 @@ Extent3 tile_or_block(const Extent3& tile, std::int32_t block) {
 }
 
 } // namespace
+
+std::int32_t counted(std::int64_t number, const char* what) {
+  if (number > std::numeric_limits<std::int32_t>::max())
+    throw Error(ErrorCode::unsupported, fmt::format("the call has {} {}", number, what), "fewer than 2^31",
+                "split the batch or the heads");
+  return static_cast<std::int32_t>(number);
+}
 
 TokenGrid grid_of(const Extent3& canvas, const Extent3& tile) {
   return {canvas.t,

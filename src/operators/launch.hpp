@@ -1,11 +1,23 @@
 // One launch of a forward kernel: a checked call and a spec, turned into the kernel's arguments.
 #pragma once
 
+#include <type_traits>
+
 #include "driver/executor.hpp"
 #include "kernels/attention_parameters.cuh"
 #include "operators/call_shape.hpp"
 
 namespace tilewright::operators {
+
+constexpr std::uint32_t warp_size = 32, warpgroup_size = 128; // threads
+
+/// Of what is 0 and more.
+template <class Integer> constexpr Integer ceiling_divide(Integer number, std::type_identity_t<Integer> by) {
+  return number / by + (number % by == 0 ? 0 : 1);
+}
+
+/// Kernels count in 32 bits: throws unsupported where there are more of what is named.
+std::int32_t counted(std::int64_t number, const char* what);
 
 struct LaunchRequest {
   const AttentionForward& call;

@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include "operators/launch.hpp"
 #include "operators/tensor_maps.hpp"
 #include "schedule/feasibility.hpp"
 #include "schedule/hopper_backward.hpp"
@@ -13,10 +14,6 @@
 
 namespace tilewright::operators {
 namespace {
-
-constexpr std::uint32_t warpgroup_size = 128;
-
-std::int32_t ceiling_divide(std::int64_t a, std::int64_t b) { return static_cast<std::int32_t>((a + b - 1) / b); }
 
 /// The blocks that a kernel owns, per head, and how they are dealt out.
 struct Dealt {

@@ -7,11 +7,6 @@
 #include <tilewright/error.hpp>
 
 namespace tilewright::operators {
-namespace {
-
-constexpr std::uint32_t warp_size = 32;
-
-} // namespace
 
 void launch_sm80(Executor& executor, const Kernel& kernel, const LaunchRequest& request, Stream stream) {
   const Schedule& schedule = request.spec.schedule;

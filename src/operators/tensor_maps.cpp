@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include "operators/launch.hpp"
 #include "schedule/feasibility.hpp"
 #include "schedule/hopper.hpp"
 #include <tilewright/error.hpp>
@@ -14,7 +15,6 @@ namespace {
 
 constexpr std::uint32_t box_columns = 64; // 128 bytes: the swizzle's width
 constexpr std::uint32_t map_rank = 5;
-constexpr std::uint32_t warpgroup_size = 128;
 
 /// One tensor of the call. Strides in elements.
 struct HeadTensor {
@@ -212,7 +212,6 @@ MappedBackwardTensors map_backward_tensors(const Spec& spec, const AttentionPara
 
 DealtWork deal_work(const Spec& spec, const AttentionParameters& p, std::int32_t batch, double mean_window) {
   const Schedule& schedule = spec.schedule;
-  const auto ceiling_divide = [](std::int64_t a, std::int64_t b) { return static_cast<std::int32_t>((a + b - 1) / b); };
   const std::int64_t tile = spec.problem.pattern == PatternKind::dense ? schedule.block_q : spec.problem.tile.volume();
   const std::int64_t tiles = std::int64_t{p.query_grid.tiles_t} * p.query_grid.tiles_h * p.query_grid.tiles_w;
   const std::int64_t key_tiles = std::int64_t{p.key_grid.tiles_t} * p.key_grid.tiles_h * p.key_grid.tiles_w;

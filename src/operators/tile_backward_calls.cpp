@@ -15,18 +15,6 @@
 namespace tilewright::operators {
 namespace {
 
-constexpr std::uint32_t warp_size = 32;
-
-std::int64_t ceiling_divide(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
-
-/// Kernels count in 32 bits.
-std::int32_t counted(std::int64_t number, const char* what) {
-  if (number > std::numeric_limits<std::int32_t>::max())
-    throw Error(ErrorCode::unsupported, fmt::format("the call has {} {}", number, what), "fewer than 2^31",
-                "split the batch or the heads");
-  return static_cast<std::int32_t>(number);
-}
-
 template <class Arguments>
 void launch(Executor& executor, const Prepared& prepared, std::int64_t blocks, const Arguments& arguments,
             Stream stream) {

@@ -17,12 +17,7 @@
 namespace tilewright::operators {
 namespace {
 
-constexpr std::uint32_t warp_size = 32;
-constexpr std::uintptr_t workspace_alignment = 256;
-
-[[noreturn]] void refuse(std::string problem, std::string allowed, std::string remedy) {
-  throw Error(ErrorCode::invalid_argument, std::move(problem), std::move(allowed), std::move(remedy));
-}
+constexpr std::uintptr_t strips_alignment = 256;
 
 void require_head_dim(std::int64_t head_dim) {
   if (head_dim != 64 && head_dim != 128)
@@ -36,14 +31,6 @@ void require_rank(const TensorView& view, const char* name, int rank) {
            "reshape it; the header of the operator lists the dimensions");
 }
 
-/// Kernels count in 32 bits.
-std::int32_t counted(std::int64_t number, const char* what) {
-  if (number > std::numeric_limits<std::int32_t>::max())
-    throw Error(ErrorCode::unsupported, fmt::format("the call has {} {}", number, what), "fewer than 2^31",
-                "split the batch or the heads");
-  return static_cast<std::int32_t>(number);
-}
-
 LaunchShape shape_of(const Schedule& schedule, std::int64_t blocks, std::int64_t shared_bytes) {
   LaunchShape shape;
   shape.grid.x = static_cast<std::uint32_t>(counted(blocks, "thread blocks"));
@@ -51,8 +38,6 @@ LaunchShape shape_of(const Schedule& schedule, std::int64_t blocks, std::int64_t
   shape.shared_bytes = static_cast<std::uint32_t>(shared_bytes);
   return shape;
 }
-
-std::int64_t ceiling_divide(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 std::int64_t tile_count(const PoolTiles& call) { return problem::Tiling(call.canvas, call.tile).tile_count(); }
 
@@ -167,9 +152,9 @@ void launch_select(Executor& executor, const Kernel& kernel, const Spec& spec, c
                    const SelectShape& shape, Stream stream) {
   const std::size_t workspace = select_workspace(executor.device(), spec, shape);
   if (workspace > 0 && (call.workspace == nullptr || call.workspace_bytes < workspace ||
-                        reinterpret_cast<std::uintptr_t>(call.workspace) % workspace_alignment != 0))
+                        reinterpret_cast<std::uintptr_t>(call.workspace) % strips_alignment != 0))
     refuse(fmt::format("the workspace is {} bytes at {}", call.workspace_bytes, fmt::ptr(call.workspace)),
-           fmt::format("{} bytes and more, at a multiple of {}", workspace, workspace_alignment),
+           fmt::format("{} bytes and more, at a multiple of {}", workspace, strips_alignment),
            "ask Runtime::workspace_bytes and allocate as much");
   SelectArguments arguments{};
   arguments.query_means = call.query_means.data;

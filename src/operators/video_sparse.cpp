@@ -19,11 +19,8 @@ namespace {
 using operators::FineCall;
 using operators::key_canvas_of;
 using operators::lay_out;
+using operators::refuse;
 using operators::workspace_alignment;
-
-[[noreturn]] void refuse(std::string problem, std::string allowed, std::string remedy) {
-  throw Error(ErrorCode::invalid_argument, std::move(problem), std::move(allowed), std::move(remedy));
-}
 
 void check_sparsity(double sparsity, std::int64_t count, const char* of_what) {
   if (!(sparsity >= 0 && sparsity <= 1))

@@ -12,12 +12,9 @@
 namespace tilewright {
 namespace {
 
+using operators::refuse;
 using operators::VideoSparseBackwardWorkspace;
 using operators::workspace_alignment;
-
-[[noreturn]] void refuse(std::string problem, std::string allowed, std::string remedy) {
-  throw Error(ErrorCode::invalid_argument, std::move(problem), std::move(allowed), std::move(remedy));
-}
 
 /// The forward call as far as its gradient looks at it. Throws where a result of it is missing.
 VideoSparseAttention checked_forward(const VideoSparseAttentionBackward& call) {

@@ -4,17 +4,11 @@
 
 #include <fmt/format.h>
 
+#include "operators/call_shape.hpp"
 #include "problem/relation.hpp"
 #include <tilewright/error.hpp>
 
 namespace tilewright::operators {
-namespace {
-
-[[noreturn]] void refuse(std::string problem, std::string allowed, std::string remedy) {
-  throw Error(ErrorCode::invalid_argument, std::move(problem), std::move(allowed), std::move(remedy));
-}
-
-} // namespace
 
 SelectTiles select_call(const VideoSparseAttention& call, const VideoSparseWorkspace& workspace) {
   SelectTiles select;

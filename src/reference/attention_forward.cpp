@@ -20,7 +20,6 @@ namespace {
 constexpr std::size_t lanes = 8;      // columns that the inner product keeps in registers; rows are padded to it
 constexpr std::size_t key_block = 64; // keys that are brought together for one round of inner products
 constexpr std::size_t row_block = 32; // query rows of one work item
-constexpr double minus_infinity = -std::numeric_limits<double>::infinity();
 
 constexpr std::size_t padded(std::size_t width) noexcept { return (width + lanes - 1) / lanes * lanes; }
 
@@ -206,7 +205,7 @@ Result attention_forward(const AttentionForward& call, const Pattern& pattern, i
   const Shape& shape = relation.shape();
   const auto result_rows = static_cast<std::size_t>(shape.batch * shape.heads * shape.queries);
   Result result{std::vector<double>(result_rows * static_cast<std::size_t>(shape.head_dim), 0.0),
-                std::vector<double>(result_rows, minus_infinity)};
+                std::vector<double>(result_rows, -std::numeric_limits<double>::infinity())};
   const std::int64_t heads_per_kv_head = shape.heads / shape.kv_heads;
   for (std::int64_t batch = 0; batch < shape.batch; ++batch) {
     const auto rows = rows_by_group(relation, batch);

@@ -1,7 +1,7 @@
 // Runs the tilewright command as a user does.
 #pragma once
 
-#include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -13,6 +13,10 @@
 #include <sys/wait.h>
 
 #include "support_temporary_folder.hpp"
+
+inline const std::string sliding =
+    "attention_forward:pattern=sliding_tile,tile=4x4x4,window=1x3x3,dtype=bf16,head_dim=64,layout=raster";
+inline const std::string dense = "attention_forward:pattern=dense,dtype=bf16,head_dim=64,layout=raster";
 
 struct CommandResult {
   int status = -1;
@@ -60,4 +64,17 @@ inline void check_error(const CommandResult& result, int status, const std::stri
   CHECK(result.error.find("\n  allowed: ") != std::string::npos);
   CHECK(result.error.find("\n  to do:   ") != std::string::npos);
   CHECK(result.error.find(fragment) != std::string::npos);
+}
+
+inline void write(const std::filesystem::path& path, const std::string& bytes) {
+  std::ofstream(path, std::ios::binary) << bytes;
+}
+
+/// NAME.pem and NAME.pub, of Ed25519.
+inline void make_keys(const CommandLine& command, const std::string& name) {
+  const std::string line =
+      fmt::format("cd '{0}' && openssl genpkey -algorithm ed25519 -out {1}.pem 2>/dev/null && openssl pkey -in {1}.pem "
+                  "-pubout -out {1}.pub",
+                  command.folder().string(), name);
+  REQUIRE(std::system(line.c_str()) == 0);
 }

@@ -18,7 +18,7 @@ using namespace tilewright::tools;
 
 namespace {
 
-void publish(const std::filesystem::path& folder, int number) {
+void publish_numbered(const std::filesystem::path& folder, int number) {
   const std::string text = std::to_string(number);
   cache::CacheEntry entry;
   entry.key = support::hash128(std::as_bytes(std::span(text)));
@@ -31,18 +31,6 @@ void publish(const std::filesystem::path& folder, int number) {
 
 std::size_t entries_in(const std::filesystem::path& folder) {
   return std::filesystem::exists(folder) ? cache::Store(folder, cache::Store::Access::read_only).list().size() : 0;
-}
-
-void make_keys(const CommandLine& command, const std::string& name) {
-  const std::string line =
-      fmt::format("cd '{0}' && openssl genpkey -algorithm ed25519 -out {1}.pem 2>/dev/null && openssl pkey -in {1}.pem "
-                  "-pubout -out {1}.pub",
-                  command.folder().string(), name);
-  REQUIRE(std::system(line.c_str()) == 0);
-}
-
-void write(const std::filesystem::path& path, const std::string& bytes) {
-  std::ofstream(path, std::ios::binary | std::ios::trunc) << bytes;
 }
 
 } // namespace
@@ -64,9 +52,9 @@ TEST_CASE("a digest and a signature are what their definitions say") {
 TEST_CASE("two exports of the same entries are the same file, whatever the order and time of publishing") {
   const CommandLine command;
   for (int number = 0; number < 6; ++number)
-    publish(command.folder() / "cache", number);
+    publish_numbered(command.folder() / "cache", number);
   for (int number = 5; number >= 0; --number)
-    publish(command.folder() / "other", number);
+    publish_numbered(command.folder() / "other", number);
   REQUIRE(command.run("cache export one.tar.zst").status == 0);
   REQUIRE(command.run("cache export two.tar.zst --cache other").status == 0);
   CHECK(CommandLine::read(command.folder() / "one.tar.zst") == CommandLine::read(command.folder() / "two.tar.zst"));
@@ -82,7 +70,7 @@ TEST_CASE("a bundle that was altered anywhere, cut off, or wrongly signed publis
   make_keys(command, "key");
   make_keys(command, "foreign");
   for (int number = 0; number < 3; ++number)
-    publish(command.folder() / "cache", number);
+    publish_numbered(command.folder() / "cache", number);
   REQUIRE(command.run("cache export plain.tar.zst").status == 0);
   REQUIRE(command.run("cache export signed.tar.zst --sign key.pem").status == 0);
   const auto import = [&](const std::string& rest) { return command.run("cache import --cache new " + rest); };

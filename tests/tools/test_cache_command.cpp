@@ -22,8 +22,6 @@ using namespace tilewright;
 
 namespace {
 
-const std::string dense = "attention_forward:pattern=dense,dtype=bf16,head_dim=64,layout=raster";
-
 std::string key_of(int number) {
   const std::string text = std::to_string(number);
   return to_string(support::hash128(std::as_bytes(std::span(text))));
@@ -49,8 +47,6 @@ std::vector<nlohmann::json> lines_of(const std::string& text) {
     lines.push_back(nlohmann::json::parse(text.substr(start, end - start)));
   return lines;
 }
-
-void write(const std::filesystem::path& path, const std::string& text) { std::ofstream(path) << text; }
 
 bool has_nvrtc(const CommandLine& command) {
   if (command.run("doctor --json").json().at("NVRTC").at("ok") == true)

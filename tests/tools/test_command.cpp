@@ -13,10 +13,7 @@ using namespace tilewright::tools;
 
 namespace {
 
-const std::string sliding =
-    "attention_forward:pattern=sliding_tile,tile=4x4x4,window=1x3x3,dtype=bf16,head_dim=64,layout=raster";
 const std::string blocks = "attention_forward:pattern=block_list,tile=4x4x4,dtype=bf16,head_dim=64,layout=raster";
-const std::string dense = "attention_forward:pattern=dense,dtype=bf16,head_dim=64,layout=raster";
 
 /// q, k and v of [batch, tokens, heads, head_dim], or with the canvas in the shape.
 void write_input(const std::filesystem::path& path, const std::vector<std::int64_t>& shape,

@@ -16,8 +16,7 @@ using namespace tilewright::tools;
 
 namespace {
 
-const std::vector<std::int64_t> shape{1, 4, 8, 8, 2, 64};
-const std::string dense = "attention_forward:pattern=dense,head_dim=64";
+const std::vector<std::int64_t> video_shape{1, 4, 8, 8, 2, 64};
 const std::string gated = "video_sparse_attention:head_dim=64";
 
 /// q, k, v, gate and dout of a small video; without some of them.
@@ -25,7 +24,7 @@ void write_input(const CommandLine& command, const std::string& without = "") {
   Safetensors file;
   std::mt19937 random(5);
   for (const char* name : {"q", "k", "v", "gate", "dout"}) {
-    HostTensor tensor = make_poisoned(ElementType::bf16, shape);
+    HostTensor tensor = make_poisoned(ElementType::bf16, video_shape);
     for (std::uint16_t& bits : tensor.as<std::uint16_t>())
       bits = reference::encode(DataType::bf16, static_cast<double>(random() >> 16) / 32768 - 1);
     if (name != without)
@@ -34,13 +33,13 @@ void write_input(const CommandLine& command, const std::string& without = "") {
   write_safetensors(command.folder() / "in.safetensors", file);
 }
 
-std::string attend(const std::string& problem, const std::string& rest) {
+std::string attend_backward(const std::string& problem, const std::string& rest) {
   return fmt::format("attend {} --input in.safetensors --output out.safetensors --backward {}", problem, rest);
 }
 
 std::vector<double> values_of(const Safetensors& file, const std::string& name) {
   const HostTensor& tensor = file.tensors.at(name);
-  CHECK(tensor.shape == shape);
+  CHECK(tensor.shape == video_shape);
   std::vector<double> values;
   for (const std::uint16_t bits : tensor.as<std::uint16_t>())
     values.push_back(reference::decode(DataType::bf16, bits));
@@ -69,7 +68,7 @@ TEST_CASE("attend --backward writes the gradients that the reference writes") {
                                                             : std::vector<std::string>{"dq", "dk", "dv"};
     for (const char* device : {"reference", "emulator"}) {
       const CommandResult result =
-          command.run(attend(problem, fmt::format("{}--device {} --check --json", options, device)));
+          command.run(attend_backward(problem, fmt::format("{}--device {} --check --json", options, device)));
       CAPTURE(result.error);
       REQUIRE(result.status == 0);
       CHECK(result.json().at("backward_milliseconds").get<double>() > 0);
@@ -91,12 +90,13 @@ TEST_CASE("attend --backward writes the gradients that the reference writes") {
 TEST_CASE("attend --backward wants dout in q's shape, and says so") {
   const CommandLine command;
   write_input(command, "dout");
-  check_error(command.run(attend(dense, "--device reference")), 2, "invalid_argument", "no tensor 'dout'");
+  check_error(command.run(attend_backward(dense, "--device reference")), 2, "invalid_argument", "no tensor 'dout'");
   CHECK(!std::filesystem::exists(command.folder() / "out.safetensors"));
   Safetensors file = read_safetensors(command.folder() / "in.safetensors");
   file.tensors.emplace("dout", make_poisoned(ElementType::bf16, {1, 256, 2, 64}));
   write_safetensors(command.folder() / "in.safetensors", file);
-  check_error(command.run(attend(dense, "--device reference")), 1, "invalid_argument", "dout is BF16 [1, 256, 2, 64]");
+  check_error(command.run(attend_backward(dense, "--device reference")), 1, "invalid_argument",
+              "dout is BF16 [1, 256, 2, 64]");
 }
 
 TEST_CASE("bench --backward measures gradients on the emulator and the reference") {

@@ -172,13 +172,6 @@ void fill(const CommandLine& command, const Nginx& server, const std::string& op
   REQUIRE(pushed.json().at("entries") == 3);
 }
 
-void make_keys(const CommandLine& command, const std::string& name) {
-  REQUIRE(std::system(fmt::format("cd '{0}' && openssl genpkey -algorithm ed25519 -out {1}.pem 2>/dev/null && openssl "
-                                  "pkey -in {1}.pem -pubout -out {1}.pub",
-                                  command.folder().string(), name)
-                          .c_str()) == 0);
-}
-
 double seconds_of(const std::function<void()>& work) {
   const auto start = Clock::now();
   work();

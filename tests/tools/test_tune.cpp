@@ -17,13 +17,6 @@
 
 using namespace tilewright;
 
-namespace {
-
-const std::string sliding =
-    "attention_forward:pattern=sliding_tile,tile=4x4x4,window=1x3x3,dtype=bf16,head_dim=64,layout=raster";
-
-} // namespace
-
 TEST_CASE("tune measures in the emulator, writes a table where it is told to, and a report") {
   const CommandLine command;
   const CommandResult result = command.run(
