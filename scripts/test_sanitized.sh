@@ -50,7 +50,7 @@ run() { # name program argument...
 planted="*are found"
 # In the long parts only. Compilers at work: NVRTC is not ours to judge. A thousand processes killed at random: whatever a
 # sanitizer saw in them, nobody hears of it. The float64 reference at length.
-compiles="*compile without spills*,the benchmark's load-only*,NVRTC 13?0 compiles*"
+compiles="*without spills*,the benchmark's load-only*,NVRTC 13?0 compiles*"
 long_reference="*finite differences*,a planted failure is shrunk*,random problems: the reference passes*,*every feature is drawn"
 killed="SIGKILL at random*"
 warmups="*warmup*"
