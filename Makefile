@@ -47,7 +47,8 @@ benchmark: dependencies
 gpu: build
 	tests/gpu/run.sh $(BUILD)
 
-## sanitize: all that can run under the address and undefined-behaviour sanitizers, and the thread sanitizer
+## sanitize: all that can run under the address and undefined-behaviour sanitizers, and the thread sanitizer: hours.
+## scripts/test_sanitized.sh names the parts
 sanitize: dependencies
 	JOBS=$(JOBS) scripts/test_sanitized.sh $(BUILD)-sanitize whole
 
