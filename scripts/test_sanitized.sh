@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # test_sanitized.sh FOLDER [PART...]: builds library, tools, emulator and tests in FOLDER under sanitizers, and runs what
-# these can judge. Emulated kernels are compiled with the same sanitizers. Without a part, the first four, which CI runs:
-#   library       the library's units                                    address, undefined behaviour
-#   tools         the tilewright command and the cache                   address, undefined behaviour
+# these can judge. Emulated kernels are compiled with the same sanitizers. Without a part, the first three, which CI runs:
+#   tools         the tilewright command, with the library in it, and the cache        address, undefined behaviour
 #   kernels       every kernel x pattern x type x head size x layout, the emulator     likewise
 #   threads       what threads share                                     thread sanitizer
+#   library       the library's units                                    address, undefined behaviour
 #   long          what library and tools leave out                       address, undefined behaviour
 #   long-kernels  all emulated kernels' tests                            address, undefined behaviour
 #   judge         the mutation judge's cases, without a mutant           address, undefined behaviour
@@ -16,8 +16,8 @@ mkdir -p "$1"
 folder=$(realpath "$1")
 shift
 parts=("$@")
-[ ${#parts[@]} -gt 0 ] || parts=(library tools kernels threads)
-[ "${parts[*]}" != whole ] || parts=(library tools kernels threads long long-kernels judge long-threads)
+[ ${#parts[@]} -gt 0 ] || parts=(tools kernels threads)
+[ "${parts[*]}" != whole ] || parts=(tools kernels threads library long long-kernels judge long-threads)
 generator=()
 command -v ninja >/dev/null && generator=(-G Ninja)
 export TILEWRIGHT_SOURCE_DIR=$PWD
@@ -105,7 +105,7 @@ for part in "${parts[@]}"; do
     run thread tests/test_emulator --test-case-exclude="$planted"
     ;;
   *)
-    echo "ERROR: there is no part '$part': library, tools, kernels, threads, long, long-kernels, judge, long-threads, whole"
+    echo "ERROR: there is no part '$part': tools, kernels, threads, library, long, long-kernels, judge, long-threads, whole"
     exit 1
     ;;
   esac

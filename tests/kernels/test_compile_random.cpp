@@ -30,7 +30,7 @@ void compile_random(const Architecture& gpu, Family family) {
     return;
   }
   const std::uint64_t first = number_in_environment("TILEWRIGHT_COMPILE_SEED", 0),
-                      count = number_in_environment("TILEWRIGHT_COMPILE_PROBLEMS", 6);
+                      count = number_in_environment("TILEWRIGHT_COMPILE_PROBLEMS", 3);
   std::set<std::string> compiled;
   for (std::uint64_t seed = first; seed < first + count; ++seed) {
     const Problem forward = testing::RandomProblem(seed).problem();
