@@ -2,22 +2,19 @@
 #pragma once
 
 #include <cstdint>
-#include <cstdlib>
 #include <memory>
 #include <string>
 
 #include <fmt/format.h>
 
+#include "support_environment.hpp"
 #include <tilewright/emulator.hpp>
 #include <tilewright/error.hpp>
 
 namespace tilewright::testing {
 
 /// Eight. TILEWRIGHT_EMULATOR_SEEDS=N: as many, where each run takes long (under sanitizers).
-inline std::uint64_t emulator_seeds() {
-  const char* const wish = std::getenv("TILEWRIGHT_EMULATOR_SEEDS");
-  return wish == nullptr ? 8 : std::stoull(wish);
-}
+inline std::uint64_t emulator_seeds() { return number_in_environment("TILEWRIGHT_EMULATOR_SEEDS", 8); }
 
 /// Two of the seeds let everything happen as late and as early as it may, one looks for races.
 inline EmulatorOptions options_of_seed(const Architecture& architecture, std::uint64_t seed) {

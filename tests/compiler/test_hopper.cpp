@@ -2,7 +2,6 @@
 // C7508 to C7520, each of which means a kernel several times slower.
 #include <doctest/doctest.h>
 
-#include <cstdlib>
 #include <fstream>
 #include <sstream>
 #include <string>
@@ -11,6 +10,7 @@
 #include "codegen/source.hpp"
 #include "compiler/nvrtc.hpp"
 #include "schedule/heuristic.hpp"
+#include "support_environment.hpp"
 
 using namespace tilewright;
 
@@ -79,8 +79,7 @@ TEST_CASE("every backward schedule of the sm90 family compiles without spills") 
 TEST_CASE("the benchmark's load-only kernel follows the forward kernel") {
   if (nvrtc_missing())
     return;
-  const char* const root = std::getenv("TILEWRIGHT_SOURCE_DIR");
-  std::ifstream file(std::string(root == nullptr ? "." : root) + "/benchmarks/hopper/receive_only.cuh");
+  std::ifstream file(testing::source_folder() + "/benchmarks/hopper/receive_only.cuh");
   std::ostringstream text;
   text << file.rdbuf();
   REQUIRE(text.str().find("receive(") != std::string::npos); // run in the source folder, or set TILEWRIGHT_SOURCE_DIR

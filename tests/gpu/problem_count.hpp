@@ -2,15 +2,10 @@
 #pragma once
 
 #include <cstdint>
-#include <cstdlib>
-#include <string>
+
+#include "support_environment.hpp"
 
 namespace tilewright::testing {
-
-inline std::uint64_t number_in_environment(const char* name, std::uint64_t otherwise) {
-  const char* text = std::getenv(name);
-  return text == nullptr ? otherwise : std::stoull(text);
-}
 
 /// TILEWRIGHT_GPU_PROBLEMS
 inline std::uint64_t problem_count(std::uint64_t without_a_wish) {

@@ -1,6 +1,5 @@
 // The default kernels of random problems compile without spills: tiles, windows and edges that no list has thought of.
 #include <cstdint>
-#include <cstdlib>
 #include <set>
 #include <string>
 #include <vector>
@@ -10,27 +9,23 @@
 #include "codegen/source.hpp"
 #include "compiler/nvrtc.hpp"
 #include "schedule/heuristic.hpp"
+#include "support_environment.hpp"
 #include "support_random_problem.hpp"
 
 using namespace tilewright;
 
 namespace {
 
-/// TILEWRIGHT_COMPILE_PROBLEMS=N and TILEWRIGHT_COMPILE_SEED: how many random problems, from which on.
-std::uint64_t number_in_environment(const char* name, std::uint64_t otherwise) {
-  const char* text = std::getenv(name);
-  return text == nullptr ? otherwise : std::stoull(text);
-}
-
-/// Forward and backward kernels of random problems, each kernel once. compiler::compile refuses spills, and what ptxas
+/// Forward and backward kernels of random problems, each kernel once: TILEWRIGHT_COMPILE_PROBLEMS of them, from
+/// TILEWRIGHT_COMPILE_SEED on. compiler::compile refuses spills, and what ptxas
 /// warns of.
 void compile_random(const Architecture& gpu, Family family) {
   if (!compiler::identity()) {
     MESSAGE("SKIP: no NVRTC on this machine, so nothing was compiled");
     return;
   }
-  const std::uint64_t first = number_in_environment("TILEWRIGHT_COMPILE_SEED", 0),
-                      count = number_in_environment("TILEWRIGHT_COMPILE_PROBLEMS", 3);
+  const std::uint64_t first = testing::number_in_environment("TILEWRIGHT_COMPILE_SEED", 0),
+                      count = testing::number_in_environment("TILEWRIGHT_COMPILE_PROBLEMS", 3);
   std::set<std::string> compiled;
   for (std::uint64_t seed = first; seed < first + count; ++seed) {
     const Problem forward = testing::RandomProblem(seed).problem();

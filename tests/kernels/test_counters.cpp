@@ -18,6 +18,7 @@
 
 #include "codegen/templates.hpp"
 #include "kernels/forms.hpp"
+#include "support_environment.hpp"
 #include "support_random_backward.hpp"
 #include "support_tile_kernels.hpp"
 #include "support_video_sparse_backward.hpp"
@@ -169,10 +170,7 @@ void count_tile_kernels(Counter& counter) {
 constexpr std::string_view record_command =
     "TILEWRIGHT_RECORD_COUNTERS=1 build/tests/test_kernels --test-case='every kernel is counted*'";
 
-std::string recorded_path() {
-  const char* const root = std::getenv("TILEWRIGHT_SOURCE_DIR");
-  return std::string(root == nullptr ? "." : root) + "/tests/kernels/recorded_counters.txt";
-}
+std::string recorded_path() { return source_folder() + "/tests/kernels/recorded_counters.txt"; }
 
 /// Lines by name.
 std::map<std::string, std::string> recorded_lines() {

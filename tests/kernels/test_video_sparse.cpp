@@ -3,10 +3,10 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <cstdlib>
 #include <string>
 #include <vector>
 
+#include "support_environment.hpp"
 #include "support_replay.hpp"
 #include "support_seeds.hpp"
 #include "support_tile_kernels.hpp"
@@ -21,8 +21,7 @@ namespace {
 
 /// TILEWRIGHT_VIDEO_SPARSE_PROBLEMS=N: how many random problems each family computes.
 std::uint64_t problem_count(std::uint64_t without_a_wish) {
-  const char* wish = std::getenv("TILEWRIGHT_VIDEO_SPARSE_PROBLEMS");
-  return wish == nullptr ? without_a_wish : std::stoull(wish);
+  return number_in_environment("TILEWRIGHT_VIDEO_SPARSE_PROBLEMS", without_a_wish);
 }
 
 /// Problems of every type, head size and layout in turn; the first of each under eight seeds.

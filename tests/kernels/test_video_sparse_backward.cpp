@@ -1,6 +1,5 @@
 // Video sparse attention's gradient in the emulator, behind its forward pass, against the float64 reference.
 #include <cstdint>
-#include <cstdlib>
 #include <memory>
 #include <string>
 #include <utility>
@@ -9,6 +8,7 @@
 #include <doctest/doctest.h>
 
 #include "kernels/forms.hpp"
+#include "support_environment.hpp"
 #include "support_replay.hpp"
 #include "support_seeds.hpp"
 #include "support_video_sparse_backward.hpp"
@@ -22,8 +22,7 @@ namespace {
 
 /// TILEWRIGHT_VIDEO_SPARSE_PROBLEMS=N: how many random problems each family computes.
 std::uint64_t problem_count(std::uint64_t without_a_wish) {
-  const char* wish = std::getenv("TILEWRIGHT_VIDEO_SPARSE_PROBLEMS");
-  return wish == nullptr ? without_a_wish : std::stoull(wish);
+  return number_in_environment("TILEWRIGHT_VIDEO_SPARSE_PROBLEMS", without_a_wish);
 }
 
 VideoSparseLimits small_problems() { return small_video_sparse_gradient(); }

@@ -1,11 +1,12 @@
 // Tests as text: pictures in files, each under a line of fields. See windows.txt.
 #pragma once
 
-#include <cstdlib>
 #include <fstream>
 #include <stdexcept>
 #include <string>
 #include <vector>
+
+#include "support_environment.hpp"
 
 namespace tilewright::testing {
 
@@ -17,8 +18,7 @@ struct Picture {
 
 /// The pictures of a file under tests/. Lines that begin with "//" are comments; blank lines end a picture.
 inline std::vector<Picture> read_pictures(const std::string& path) {
-  const char* const root = std::getenv("TILEWRIGHT_SOURCE_DIR");
-  std::ifstream file(std::string(root ? root : ".") + "/tests/" + path);
+  std::ifstream file(source_folder() + "/tests/" + path);
   if (!file)
     throw std::runtime_error("tests/" + path +
                              " cannot be read; run in the source folder or set TILEWRIGHT_SOURCE_DIR");
